@@ -1,0 +1,49 @@
+# Two commands matter: `make serve` and `make test`. Both set themselves up from nothing but python3, pip and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: help setup serve test check bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+$(BIN)/.runtime: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Atlas needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	@echo "setting up $(VENV) (once, about half a minute) ..."
+	@$(PYTHON) -m venv --without-pip $(VENV)
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(BIN)/.dev: $(BIN)/.runtime requirements-dev.lock
+	@echo "installing the development tools ..."
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.lock
+	@touch $@
+
+setup: $(BIN)/.runtime ## create .venv with the command .venv/bin/atlas
+
+serve: $(BIN)/.runtime ## start the gateway on 127.0.0.1:8080 (ARGS="--config atlas.yaml --port 9000")
+	@$(BIN)/atlas serve $(ARGS)
+
+test: $(BIN)/.dev ## run all tests (ARGS="-k pause" for some)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: $(BIN)/.dev ## lint, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/basedpyright --warnings
+	@$(BIN)/lint-imports
+
+bench: $(BIN)/.dev ## measure beside nginx in the same run; prints the tables of bench/RESULTS.md
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: $(BIN)/.dev ## resolve the lock files anew (versions at least a week old)
+	@echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -o requirements.lock pyproject.toml -
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -c requirements.lock --group dev -o requirements-dev.lock pyproject.toml
+
+clean: ## remove what setup and the tools made
+	@rm -rf $(VENV) *.egg-info .hypothesis .mypy_cache .ruff_cache .import_linter_cache

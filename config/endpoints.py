@@ -1,0 +1,116 @@
+"""Where answers come from: endpoints, and the routes that name them by the model a client asks for."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, TypeAlias, cast
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from config.presets import presets
+from config.problems import Loc, did_you_mean
+from config.section import Section
+from config.values import Module, Name, Seconds, Secret, Url, Word, none_word, off_word
+
+Continuation: TypeAlias = Literal["none", "prefill", "replay", "instruct", "resume"]
+Strategy: TypeAlias = Word
+MidStream: TypeAlias = Literal["off", "safe", "continue"]
+
+
+class Timeouts(Section):
+    """Deadlines in seconds. `progress_s`: pings are not progress. `total_s` does not run while paused."""
+
+    connect_s: Seconds = 5.0
+    first_token_s: Seconds = 60.0
+    idle_s: Seconds = 60.0
+    progress_s: Seconds = 180.0
+    total_s: Seconds = 900.0
+
+
+class Limits(Section):
+    """What one endpoint bears: streams at once, requests and tokens a minute."""
+
+    max_concurrent: Annotated[int, Field(ge=1)] = 64
+    rpm: Annotated[int, Field(ge=1)] | None = None
+    tpm: Annotated[int, Field(ge=1)] | None = None
+
+
+class Endpoint(Section):
+    """One account of one vendor API.
+
+    `kind` is the name of a module in `gateway.providers`; a `preset` fills `kind` and `base_url` where they are absent.
+    `model` is the provider's own name; `*` passes on what a wildcard route matched. `keys` are tried in turn.
+    """
+
+    name: Name
+    kind: Module = "openai_chat"
+    preset: str | None = None
+    base_url: Annotated[Url | None, Field(repr=False)] = None
+    keys: tuple[Secret, ...] = ()
+    model: Word
+    timeouts: Timeouts = Timeouts()
+    proxy: Annotated[Url | None, Field(repr=False)] = None
+    ca_file: Word | None = None
+    limits: Limits = Limits()
+    continuation: Annotated[Continuation, BeforeValidator(none_word)] = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        given = cast("dict[str, Any]", data)
+        preset = presets().get(str(given.get("preset")))
+        return given if preset is None else {"kind": preset.kind, "base_url": preset.base_url, **given}
+
+    @field_validator("preset")
+    @classmethod
+    def _preset_exists(cls, value: str | None) -> str | None:
+        if value is not None and value not in presets():
+            raise ValueError(f"there is no preset {value!r}{did_you_mean(value, presets())}")
+        return value
+
+    @model_validator(mode="after")
+    def _has_address(self) -> "Endpoint":
+        if self.base_url is None and self.kind != "mock":
+            raise ValueError("base_url is required, unless preset or kind mock is given")
+        return self
+
+
+class Fallback(Section):
+    """What happens when an endpoint fails. `mid_stream`: after the client has seen a part of the answer."""
+
+    mid_stream: Annotated[MidStream, BeforeValidator(off_word)] = "safe"
+
+
+class Route(Section):
+    """A model that clients name, and the endpoints that may answer for it; `x/*` stands for every model below `x/`."""
+
+    model: Word
+    strategy: Strategy = "priority"
+    endpoints: Annotated[tuple[str, ...], Field(min_length=1)]
+    fallback: Fallback = Fallback()
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether the route stands for every model below its prefix."""
+        return self.model.endswith("/*")
+
+
+def contradictions(endpoints: Sequence[Endpoint], routes: Sequence[Route]) -> Iterator[tuple[Loc, str]]:
+    """What is wrong between endpoints and routes that are right each by itself."""
+    yield from _repeated("endpoints", "name", [endpoint.name for endpoint in endpoints])
+    yield from _repeated("routes", "model", [route.model for route in routes])
+    names = [endpoint.name for endpoint in endpoints]
+    for at, route in enumerate(routes):
+        for place, name in enumerate(route.endpoints):
+            loc: Loc = ("routes", at, "endpoints", place)
+            if name not in names:
+                yield loc, f"there is no endpoint {name!r}{did_you_mean(name, names)}"
+            elif name in route.endpoints[:place]:
+                yield loc, f"{name!r} is named twice"
+
+
+def _repeated(section: str, member: str, values: Sequence[str]) -> Iterator[tuple[Loc, str]]:
+    for at, value in enumerate(values):
+        first = values.index(value)
+        if first < at:
+            yield (section, at, member), f"{value!r} is taken by {section}[{first}]"

@@ -1,0 +1,80 @@
+"""From a file, an environment and flags to `Settings`, or to every reason why not.
+
+Flags win over the environment, the environment over the file, the file over the defaults. Without a file the vendors
+that the environment names are served; with one they are not.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from config.catalog import catalog_layer, catalog_notes
+from config.environment import environment_layer
+from config.layers import Layer, settings_from
+from config.problems import ConfigError, Loc, Problem
+from config.settings import Settings
+from config.yaml_lines import Reading
+
+
+def process_environment() -> dict[str, str]:
+    """The environment of this process: the one place that reads it."""
+    return dict(os.environ)
+
+
+def load(
+    path: Path | None, environ: Mapping[str, str], *, host: str | None = None, port: int | None = None
+) -> Settings:
+    """The effective settings.
+
+    `path` is the file; without it `ATLAS_CONFIG` of `environ` names one; without that there is none. `host` and `port`
+    are the flags' values. Raises ConfigError.
+    """
+    path = path or (Path(environ["ATLAS_CONFIG"]) if environ.get("ATLAS_CONFIG") else None)
+    above = [flags_layer(host=host, port=port), environment_layer(environ)]
+    chosen = path is not None or _names_endpoints(above[1])
+    below = file_layer(path, environ) if path else Layer() if chosen else catalog_layer(environ)
+    settings = settings_from([*above, below])
+    if not chosen:
+        settings.note(*catalog_notes(environ))
+    settings.note(*_warnings(settings, environ, [*above, below]))
+    return settings
+
+
+def flags_layer(**flags: str | int | None) -> Layer:
+    """What the command line sets: members of `server`."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    places: dict[Loc, str] = {("server", name): f"--{name}" for name in given}
+    return Layer(data={"server": given} if given else {}, places=places)
+
+
+def file_layer(path: Path, environ: Mapping[str, str]) -> Layer:
+    """What a file sets, with variables resolved; raises ConfigError if it cannot be read at all."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError([Problem(where=str(path), message=f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(where=str(path), message="is not UTF-8 text")]) from None
+    reading = Reading(name=str(path), variables=environ)
+    data: Any = reading.read(text) or {}
+    if not isinstance(data, dict):
+        raise ConfigError([*reading.problems, Problem(where=reading.place(1), message="must be a mapping of sections")])
+    return Layer(
+        data=cast("dict[str, Any]", data),
+        places={loc: reading.place(line) for loc, line in reading.lines.items()},
+        computed=frozenset(reading.computed),
+        problems=tuple(reading.problems),
+    )
+
+
+def _names_endpoints(layer: Layer) -> bool:
+    return bool(layer.data.keys() & {"endpoints", "routes"})
+
+
+def _warnings(settings: Settings, environ: Mapping[str, str], layers: list[Layer]) -> Iterator[str]:
+    """What the operator should know of, though it is allowed."""
+    if environ.get("REDIS_URL") and not any("kind" in layer.data.get("journal", {}) for layer in layers):
+        yield "REDIS_URL is set, but journal.kind redis is not built yet: streams are kept in memory"
+    if "*" in settings.server.allowed_hosts:
+        yield "server.allowed_hosts is *: requests are answered under any Host name"

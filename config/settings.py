@@ -1,0 +1,130 @@
+"""The settings: the shape of the configuration file, with every default.
+
+Building `Settings(...)` reads no file and no environment; `config.load` decides on the layers. What a value may be
+stands here and in `config.endpoints`, what is not built yet in `config.section`.
+"""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from config.endpoints import Endpoint, Fallback, Limits, Route, Timeouts, contradictions
+from config.section import Section, check_built
+from config.values import Seconds, Size, Word, is_loopback
+
+__all__ = [
+    "Endpoint", "Fallback", "Journal", "Limits", "Mock", "Route", "Server", "Settings", "Streams", "Timeouts",
+]  # fmt: skip
+
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def _hosts_for(data: dict[str, Any]) -> tuple[str, ...]:
+    return LOOPBACK_NAMES if is_loopback(str(data.get("host"))) else ("*",)
+
+
+class Server(Section):
+    """The HTTP side. `allowed_hosts` defaults to loopback names when bound to loopback, else to `*`, all of them."""
+
+    host: Word = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
+    allowed_hosts: tuple[Word, ...] = Field(default_factory=_hosts_for)
+    max_body: Size = 50 * 2**20
+    cors_origins: tuple[Word, ...] = ()
+    heartbeat_s: Seconds = 10.0
+    log_level: LogLevel = "info"
+
+
+class Journal(Section):
+    """Where streams are written down, and how much of them; `url` and what follows it belong to kind redis."""
+
+    kind: Literal["memory", "redis"] = "memory"
+    max_stream_bytes: Size = 8 * 2**20
+    max_stream_events: Annotated[int, Field(ge=1)] = 100_000
+    max_total_bytes: Size = 256 * 2**20
+    url: Annotated[str | None, Field(repr=False)] = None
+    degrade: bool = False
+    lease_s: Seconds = 6.0
+    poll_s: Seconds = 1.0
+
+
+class Mock(Section):
+    """The provider that makes text up; its models need no endpoint and no route."""
+
+    enabled: bool = True
+
+
+class Streams(Section):
+    """The life of a stream: how long it may pause, stay readable and be remembered. Times in seconds."""
+
+    pause_max_s: Seconds = 900.0
+    on_pause_expiry: Literal["cancel", "resume"] = "cancel"
+    pause_hold_bytes: Size = 2**20
+    ttl_terminal_s: Seconds = 900.0
+    ttl_live_s: Seconds = 1800.0
+    ttl_record_s: Seconds = 86400.0
+    recovery: bool = False
+    status_wait_s: Seconds = 10.0
+    client_send_s: Seconds = 20.0
+    tick_s: Seconds = 0.25
+
+
+class Settings(BaseSettings):
+    """Everything that an operator decides.
+
+    `notes` are lines for the operator about what was found and not used; they are printed at start.
+    """
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    server: Server = Server()
+    journal: Journal = Journal()
+    mock: Mock = Mock()
+    endpoints: tuple[Endpoint, ...] = ()
+    routes: tuple[Route, ...] = ()
+    keys: tuple[dict[str, Any], ...] = ()
+    streams: Streams = Streams()
+    agents: tuple[dict[str, Any], ...] = ()
+
+    _notes: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the operator, in the order in which they were found."""
+        return self._notes
+
+    def note(self, *lines: str) -> None:
+        """Add lines; for the loader, before anybody else holds these settings."""
+        self._notes = (*self._notes, *lines)
+
+    @field_validator("*")
+    @classmethod
+    def _is_built(cls, value: object, info: ValidationInfo) -> object:
+        check_built(Settings, value, info)
+        return value
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Settings":
+        found = [
+            InitErrorDetails(type=PydanticCustomError("contradiction", "{said}", {"said": said}), loc=loc, input=None)
+            for loc, said in contradictions(self.endpoints, self.routes)
+        ]
+        if found:
+            raise ValidationError.from_exception_data("Settings", found)
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but the arguments: the process environment is a parameter of `config.load`, never read here."""
+        return (init_settings,)

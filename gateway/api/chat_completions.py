@@ -1,0 +1,159 @@
+"""POST /v1/chat/completions: the hot route, called by `api.edge` around the web framework.
+
+Disconnect policy: it looks at the creating response only, and `cancel` takes effect only if nobody else reads the
+stream and it is not paused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.api.sse import Delivery
+from gateway.core.errors import Category, Failure, RequestError
+from gateway.core.events import End, State
+from gateway.core.ids import show_sid
+from gateway.dialects import openai_chat
+from gateway.dialects.openai_chat_render import Collector, StreamRenderer
+from gateway.dialects.openai_errors import stream_cancelled
+from gateway.pipeline import Options
+from gateway.streams.journal import JournalError
+
+if TYPE_CHECKING:
+    from gateway.api.deps import Services
+    from gateway.api.exchange import Exchange, Headers
+    from gateway.pipeline import Opened
+
+ROUTE = "/v1/chat/completions"
+KEYED_GRACE = "grace=60"
+MAX_GRACE_S = 3600
+_GRACE = re.compile(r"grace=(\d{1,6})")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCompletions:
+    """The route."""
+
+    services: Services
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        services = self.services
+        raw = await exchange.json_body(services.limits.max_body)
+        request = openai_chat.parse(raw)
+        opened = await services.pipeline.open(request, raw, services.principal(exchange), options(exchange))
+        try:
+            await (self._stream(exchange, opened) if request.stream else self._whole(exchange, opened))
+        finally:
+            opened.reader.detach()
+
+    async def _stream(self, exchange: Exchange, opened: Opened) -> None:
+        renderer = opened.reader.renderers.setdefault("wire", StreamRenderer(opened.start))
+        delivery = Delivery(exchange, opened.reader, renderer, self.services.clock, self.services.pace)  # type: ignore[arg-type]
+        head = _stream_headers(opened)
+        end = await delivery.run(head, self.services.tasks)
+        if end is not None:
+            await _refuse_end(exchange, end, head)
+        elif delivery.gone and not opened.reader.done:
+            await self._left(opened)
+
+    async def _whole(self, exchange: Exchange, opened: Opened) -> None:
+        """One answer at the end; pauses make it wait like any reader."""
+        collector, reader = Collector(opened.start), opened.reader
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            await exchange.disconnected()
+            gone = True
+            reader.wake()
+
+        watcher = self.services.tasks.create_task(watch())
+        end: End | None = None
+        try:
+            while not gone and end is None:
+                for entry, _, events in await reader.next():
+                    collector.add(events)
+                    if isinstance(entry.control, End):
+                        end = entry.control
+        except JournalError as error:
+            await exchange.fail(Failure(Category.JOURNAL, f"the stream's log cannot be read on ({error})"))
+            return
+        finally:
+            watcher.cancel()
+        if end is None:
+            await self._left(opened)
+        elif end.state in {State.COMPLETED, State.INCOMPLETE} or _finishes(opened, end):
+            await exchange.answer(200, collector.body(end), _stream_headers(opened))
+        else:
+            await _refuse_end(exchange, end, _stream_headers(opened))
+
+    async def _left(self, opened: Opened) -> None:
+        """The creating response's client hung up."""
+        session = opened.session
+        if session is None or opened.replayed or session.closed.is_set():
+            return
+        policy = session.record.on_disconnect
+        if (grace := _GRACE.fullmatch(policy)) is not None:
+            session.grace_until = self.services.clock.monotonic() + int(grace[1])
+        elif policy == "cancel" and opened.reader.alone and not opened.reader.paused:
+            shown, tenant = show_sid(opened.sid), session.record.tenant
+            await self.services.control.cancel(shown, tenant, reason="disconnect", wait_s=0)
+
+
+def options(exchange: Exchange) -> Options:
+    """What the request's own headers ask for.
+
+    Raises:
+        RequestError: 400, naming the header.
+    """
+    key = exchange.header("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise _bad_header("Idempotency-Key", "1 to 255 visible ASCII characters", key)
+    policy = exchange.header("x-atlas-on-disconnect") or ("cancel" if key is None else KEYED_GRACE)
+    grace = _GRACE.fullmatch(policy)
+    if policy not in {"cancel", "continue"} and (grace is None or int(grace[1]) > MAX_GRACE_S):
+        raise _bad_header("x-atlas-on-disconnect", f"cancel, continue or grace=<0..{MAX_GRACE_S}>", policy)
+    on_cancel = exchange.header("x-atlas-on-cancel") or "error"
+    if on_cancel not in {"error", "finish"}:
+        raise _bad_header("x-atlas-on-cancel", "error or finish", on_cancel)
+    fallback = exchange.header("x-atlas-fallback") or "safe"
+    if fallback not in {"off", "safe", "continue"}:
+        raise _bad_header("x-atlas-fallback", "off, safe or continue", fallback)
+    return Options(
+        on_disconnect=policy,
+        on_cancel=on_cancel,
+        fallback=fallback != "off",
+        idempotency_key=key,
+        request_id=exchange.request_id,
+    )
+
+
+def _bad_header(name: str, expected: str, got: str) -> RequestError:
+    return RequestError(f"{name} must be {expected}, got {got!r:.64}", param=name, code="invalid_header")
+
+
+def _finishes(opened: Opened, end: End) -> bool:
+    return end.state is State.CANCELLED and opened.start.flags.get("on_cancel") == "finish"
+
+
+async def _refuse_end(exchange: Exchange, end: End, head: Headers) -> None:
+    """An end in failure or cancellation, as plain HTTP."""
+    if end.state is State.CANCELLED:
+        await exchange.answer_json(409, stream_cancelled(end.reason), [(b"x-should-retry", b"false"), *head])
+    else:
+        await exchange.fail(end.failure, head)
+
+
+def _stream_headers(opened: Opened) -> Headers:
+    """How the caller finds its stream again."""
+    shown = show_sid(opened.sid).encode("ascii")
+    headers = [(b"x-atlas-stream-id", shown), (b"location", b"/v1/streams/%s/events" % shown)]
+    if opened.session is not None and (attempts := opened.session.attempts):
+        endpoint = attempts[-1].partition(":")[0].encode("ascii", "replace")
+        headers += [(b"x-atlas-endpoint", endpoint), (b"x-atlas-attempts", str(len(attempts)).encode("ascii"))]
+    if opened.replayed:
+        headers.append((b"x-atlas-idempotent", b"replayed"))
+    return headers

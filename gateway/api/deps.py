@@ -1,0 +1,70 @@
+"""What the routes share: the app's services, and the checks that every request passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.core.errors import RequestError
+from gateway.core.principal import Principal
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gateway.api.exchange import Exchange
+    from gateway.api.sse import Pace
+    from gateway.core.clock import Clock
+    from gateway.pipeline import Pipeline
+    from gateway.pool.routes import RouteTable
+    from gateway.streams.control import StreamControl
+    from gateway.telemetry.metrics import Metrics
+
+_LOCAL = Principal()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bytes of a body, and the host names that requests may be addressed to (`*`: any)."""
+
+    max_body: int = 52_428_800
+    allowed_hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that the routes use; built once by `gateway.app`."""
+
+    pipeline: Pipeline
+    control: StreamControl
+    routes: RouteTable
+    metrics: Metrics
+    clock: Clock
+    pace: Pace
+    limits: Limits
+
+    @property
+    def tasks(self) -> asyncio.TaskGroup:
+        """The app's own task group, open for the life of the app."""
+        if self.pipeline.tasks is None:
+            raise RequestError("the gateway is starting", status=503, code="starting", type_="server_error")
+        return self.pipeline.tasks
+
+    def guard(self, exchange: Exchange) -> None:
+        """Refuse requests that are addressed to a name that is not ours: a browser was tricked into sending them.
+
+        Raises:
+            RequestError: 400.
+        """
+        allowed = self.limits.allowed_hosts
+        if "*" in allowed:
+            return
+        host = (exchange.header("host") or "").lower()
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+        if name not in allowed:
+            msg = f"the host {host!r:.128} is not served here; add it to server.allowed_hosts"
+            raise RequestError(msg, code="invalid_host", param="Host")
+
+    def principal(self, exchange: Exchange) -> Principal:
+        """Who is asking. Without configured keys any credential is accepted and ignored."""
+        del exchange
+        return _LOCAL

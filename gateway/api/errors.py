@@ -1,0 +1,64 @@
+"""What the web framework raises, in OpenAI's shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from gateway.core.errors import RequestError
+from gateway.dialects.openai_errors import request_body, retry_headers
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import Request
+
+
+def install(app: FastAPI) -> None:
+    """Answer the framework's own errors and ours alike."""
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(RequestError, _request)
+
+
+def response(error: RequestError) -> Response:
+    """An error as a framework response."""
+    headers = {name.decode(): value.decode() for name, value in retry_headers(retry=error.status in {429, 503})}
+    return Response(
+        msgspec.json.encode(request_body(error)),
+        error.status,
+        {**headers, **error.headers},
+        media_type="application/json",
+    )
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    where = f"{request.method} {request.url.path}"
+    match status:
+        case 404:
+            message, code = f"{where:.256} is not served here", "not_found"
+        case 405:
+            allow = headers.get("Allow") or headers.get("allow") or ""
+            message, code = f"{where:.256} is not allowed; allowed: {allow}", "method_not_allowed"
+        case _:
+            message, code = f"{where:.256}: {status}", "http_error"
+    return response(RequestError(message, status=status, code=code, headers=headers))
+
+
+async def _validation(_: Request, error: Exception) -> Response:
+    problems: list[dict[str, Any]] = list(error.errors()) if isinstance(error, RequestValidationError) else []
+    first: dict[str, Any] = problems[0] if problems else {"loc": (), "msg": "invalid request"}
+    param = ".".join(str(part) for part in first["loc"][1:]) or None
+    message = f"{param or 'request'}: {first['msg']}"
+    return response(RequestError(message, status=422, code="invalid_value", param=param))
+
+
+async def _request(_: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestError):
+        raise error
+    return response(error)

@@ -1,0 +1,147 @@
+"""One HTTP exchange: a request read within bounds, an answer written once, in plain ASGI.
+
+The hot routes use this directly, around the web framework's own request and response machinery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from gateway.core.errors import CONSEQUENCES, Category, Failure, RequestError
+from gateway.core.ids import new_request_id
+from gateway.dialects.openai_errors import failure_body, request_body, retry_headers
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+BODY_DEADLINE_S = 30.0
+JSON_TYPE = (b"content-type", b"application/json")
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was whole."""
+
+
+class Exchange:
+    """A request and its one answer. `status` is what was answered, 0 before."""
+
+    __slots__ = ("_receive", "_send", "headers", "request_id", "scope", "status")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = new_request_id()
+        self.status = 0
+
+    def header(self, name: str) -> str | None:
+        """A request header by its lower-case name."""
+        value = self.headers.get(name.encode("ascii"))
+        return None if value is None else value.decode("latin-1").strip()
+
+    async def json_body(self, limit: int) -> bytes:
+        """The whole body of a JSON request.
+
+        Raises:
+            RequestError: 415 other content type, 413 longer than `limit` bytes, 408 not whole in time.
+            ClientGone: the client hung up.
+        """
+        content_type = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if content_type != b"application/json" and not content_type.endswith(b"+json"):
+            shown = content_type.decode("latin-1") or "none"
+            msg = f"send the body as JSON with 'content-type: application/json', got {shown!r:.64}"
+            raise RequestError(msg, status=415, code="unsupported_media_type")
+        if self.headers.get(b"content-encoding", b"identity") != b"identity":
+            msg = "send the body without a content-encoding"
+            raise RequestError(msg, status=415, code="unsupported_media_type")
+        return await self.body(limit)
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body, at most `limit` bytes."""
+        length = self.headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > limit:
+            raise self._too_large(limit)
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            body: bytes = message.get("body", b"")
+        else:
+            body = await self._rest_of_body(message, limit)
+        if len(body) > limit:
+            raise self._too_large(limit)
+        return body
+
+    async def _rest_of_body(self, message: Message, limit: int) -> bytes:
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_DEADLINE_S):
+                while True:
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    body += message.get("body", b"")
+                    if len(body) > limit:
+                        raise self._too_large(limit)
+                    if not message.get("more_body"):
+                        return bytes(body)
+                    message = await self._receive()
+        except TimeoutError:
+            msg = f"the body was not whole within {BODY_DEADLINE_S:g} s"
+            raise RequestError(msg, status=408, code="request_timeout") from None
+
+    @staticmethod
+    def _too_large(limit: int) -> RequestError:
+        msg = f"the body is larger than {limit} bytes"
+        return RequestError(msg, status=413, code="request_too_large")
+
+    async def disconnected(self) -> None:
+        """Returns when the client is gone."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of the answer."""
+        self.status = status
+        headers.append((b"x-request-id", self.request_id.encode("ascii")))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes, *, more: bool = True) -> None:
+        """Send a part of the body; waits while more than the transport's high-water mark is queued."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def answer(self, status: int, body: bytes, headers: Headers | None = None) -> None:
+        """Send a whole JSON answer."""
+        length = (b"content-length", str(len(body)).encode("ascii"))
+        await self.start(status, [JSON_TYPE, length, *(headers or [])])
+        await self.write(body, more=False)
+
+    async def answer_json(self, status: int, body: dict[str, Any], headers: Headers | None = None) -> None:
+        """Send an object as a whole JSON answer."""
+        await self.answer(status, msgspec.json.encode(body), headers)
+
+    async def refuse(self, error: RequestError, headers: Headers | None = None) -> None:
+        """Answer a request that cannot be served."""
+        given = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+        retry = retry_headers(retry=error.status in {408, 429, 503})
+        await self.answer_json(error.status, request_body(error), [*retry, *given, *(headers or [])])
+
+    async def fail(self, failure: Failure | None, headers: Headers | None = None) -> None:
+        """Answer with the failure of a stream, by the table of categories."""
+        category = Category.INTERNAL if failure is None else failure.category
+        row = CONSEQUENCES[category]
+        status = failure.status if failure is not None and failure.status is not None else row.status
+        retry_after = None if failure is None else failure.retry_after_s
+        if retry_after is None and status in {429, 503} and row.retry:
+            retry_after = 1.0
+        retry = retry_headers(retry=row.retry, retry_after_s=retry_after)
+        await self.answer_json(status, failure_body(failure), [*retry, *(headers or [])])
+
+    def abort(self) -> None:
+        """Reset the connection: for a client that does not read, or a body that must not look whole."""
+        transport = self.scope.get("extensions", {}).get("atlas.transport")
+        if transport is not None:
+            transport.abort()

@@ -1,0 +1,178 @@
+"""Delivering a stream: log entries -> rendered bytes -> one client, with heartbeats and a bound on a slow one.
+
+The status line waits for the first rendered byte, an end, or `status_wait_s`: whatever fails before it is a plain HTTP
+error. After it the body ends with the dialect's terminal, or the connection is reset; it never just ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sse_starlette import ServerSentEvent
+
+from gateway.core.errors import Category, Failure
+from gateway.core.events import End, Event, State
+from gateway.streams.journal import JournalError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gateway.api.exchange import Exchange, Headers
+    from gateway.core.clock import Clock
+    from gateway.streams.reader import Reader, Served
+
+SSE_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+HEARTBEAT = ServerSentEvent(comment="keep-alive", sep="\n").encode()
+
+
+class Renderer(Protocol):
+    """Events -> bytes, pure. `initial` is the progress before entry 0; equal progress and events give equal bytes."""
+
+    initial: Any
+
+    def render(self, progress: Any, events: list[Event], gen: int, first_seq: int) -> tuple[Any, bytes]:
+        """The bytes of consecutive events of one entry, and the progress after them."""
+        ...
+
+    def broken(self, failure: Failure) -> bytes | None:
+        """The in-band error of one response whose log cannot be read on; None where the format has no such thing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Seconds: between heartbeats, and before the status line goes out in any case."""
+
+    heartbeat_s: float = 10.0
+    status_wait_s: float = 10.0
+
+
+class Delivery:
+    """One reader's way to one client. `gone` once it hung up or was dropped."""
+
+    __slots__ = ("_began", "_clock", "_exchange", "_pace", "_progress", "_reader", "_renderer", "_skip", "gone")
+
+    def __init__(self, exchange: Exchange, reader: Reader, renderer: Renderer, clock: Clock, pace: Pace) -> None:
+        self._exchange, self._reader, self._renderer = exchange, reader, renderer
+        self._clock, self._pace = clock, pace
+        self._progress = renderer.initial
+        self._began = False
+        self._skip = 0
+        self.gone = False
+        reader.on_stuck = exchange.abort
+
+    async def run(
+        self, head: Headers, tasks: asyncio.TaskGroup, *, eager: bool = False, skip_frames: int = 0
+    ) -> End | None:
+        """Deliver everything up to the terminal.
+
+        Args:
+            head: headers of the answer beside those of every event stream.
+            tasks: owns the task that watches for the client's hanging up.
+            eager: send the status line at once.
+            skip_frames: data frames that the client has already.
+
+        Returns:
+            An end in failure or cancellation that came before anything was sent: to be answered as plain HTTP.
+        """
+        self._skip = skip_frames
+        watcher = tasks.create_task(self._watch())
+        try:
+            if eager:
+                await self._begin(head)
+            return await self._deliver(head)
+        except JournalError as error:
+            await self._break_off(head, error)
+            return None
+        finally:
+            watcher.cancel()
+
+    async def _deliver(self, head: Headers) -> End | None:
+        reader, started = self._reader, self._clock.monotonic()
+        reader.sent_at = started
+        while not self.gone:
+            served = reader.take() or await reader.next()
+            data, end = self._render(served) if served else (b"", None)
+            if end is not None:
+                return end
+            if data or reader.done:
+                if not self._began:
+                    await self._begin(head)
+                await self._send(data, more=not reader.done)
+                if reader.done:
+                    return None
+            elif not served:
+                await self._quiet(head, started)
+        return None
+
+    def _render(self, served: list[Served]) -> tuple[bytes, End | None]:
+        """The bytes of what is served; or an end before anything else that is no success."""
+        parts: list[bytes] = []
+        renderer, shared = self._renderer, not self._reader.alone
+        for entry, first, events in served:
+            control = entry.control
+            if isinstance(control, End) and not self._began and control.state in _NO_SUCCESS and not any(parts):
+                return b"", control
+            before = self._progress
+            if shared and first == entry.first and (hit := entry.rendered) and hit[0] is renderer and hit[1] is before:
+                self._progress = hit[2]
+                parts.append(hit[3])
+                continue
+            self._progress, data = renderer.render(before, events, entry.gen, first)
+            parts.append(data)
+            if shared and first == entry.first:
+                entry.rendered = (renderer, before, self._progress, data)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        return (self._skipped(data) if self._skip else data), None
+
+    def _skipped(self, data: bytes) -> bytes:
+        """Without the frames that the client has already."""
+        while self._skip and data:
+            _, _, data = data.partition(b"\n\n")
+            self._skip -= 1
+        return data
+
+    async def _begin(self, head: Headers) -> None:
+        self._began = True
+        await self._exchange.start(200, [*SSE_HEADERS, *head])
+
+    async def _send(self, data: bytes, *, more: bool = True) -> None:
+        reader = self._reader
+        reader.sent_at = self._clock.monotonic()
+        reader.sending = True
+        await self._exchange.write(data, more=more)
+        reader.sending = False
+
+    async def _quiet(self, head: Headers, started: float) -> None:
+        """Nothing came within a beat: a status line that is due, or a heartbeat that is."""
+        now = self._clock.monotonic()
+        if not self._began:
+            if now - started >= self._pace.status_wait_s:
+                await self._begin(head)
+                await self._send(HEARTBEAT)
+        elif now - self._reader.sent_at >= self._pace.heartbeat_s:
+            await self._send(HEARTBEAT)
+
+    async def _watch(self) -> None:
+        """The client's hanging up ends the delivery."""
+        await self._exchange.disconnected()
+        self.gone = True
+        self._reader.wake()
+
+    async def _break_off(self, head: Headers, error: JournalError) -> None:
+        """The log cannot be read on: say so, and never let the body look whole."""
+        failure = Failure(Category.JOURNAL, f"the stream's log cannot be read on ({type(error).__name__}: {error})")
+        if not self._began:
+            await self._exchange.fail(failure, head)
+        elif (frame := self._renderer.broken(failure)) is not None:
+            await self._exchange.write(frame, more=False)
+        else:
+            self._exchange.abort()
+
+
+_NO_SUCCESS = frozenset({State.FAILED, State.CANCELLED})

@@ -1,0 +1,266 @@
+"""The stream routes: list, status, events, text, pause, resume, cancel, delete."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+
+from gateway.api.exchange import Exchange
+from gateway.api.sse import Delivery
+from gateway.core.errors import RequestError, StreamRefused
+from gateway.core.events import Start, Text
+from gateway.core.ids import parse_sid
+from gateway.dialects.native import NativeRenderer
+from gateway.dialects.openai_chat_render import StreamRenderer
+from gateway.streams.journal import JournalError
+from gateway.streams.reader import Reader, resolve
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from gateway.api.deps import Services
+    from gateway.streams.control import ControlAnswer
+    from gateway.streams.journal import Page
+
+MAX_CONTROL_BODY = 4096
+MAX_REASON = 200
+_ETAG = re.compile(r'(?:W/)?"?(\d{1,18})"?')
+_NATIVE = NativeRenderer()
+
+
+class _ControlBody(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str | None = None
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=10)] = 2.0
+
+
+_decode_body = msgspec.json.Decoder(_ControlBody).decode
+StateName = Literal["queued", "running", "paused", "completed", "incomplete", "cancelled", "failed"]
+
+
+class StreamRoutes:
+    """The routes, bound to one app's services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services, self._control = services, services.control
+
+    def router(self) -> APIRouter:
+        """All of them."""
+        routes = APIRouter(prefix="/v1/streams", tags=["streams"])
+        one = "/{stream_id}"
+        routes.get("", summary="Own streams, newest first")(self.listing)
+        routes.get(one, summary="The status object of a stream")(self.status)
+        routes.get(one + "/events", summary="The events of a stream as SSE, from any cursor")(self.events)
+        routes.get(one + "/text", summary="The text so far, as far as it may be served")(self.text)
+        routes.post(one + "/pause", summary="Serve nothing further until a resume")(self.pause)
+        routes.post(one + "/resume", summary="Serve what was held back, and go on")(self.resume)
+        routes.post(one + "/cancel", summary="End the stream and close its upstream")(self.cancel)
+        routes.delete(one, summary="Forget an ended stream", status_code=204)(self.delete)
+        return routes
+
+    def _tenant(self, request: Request) -> str:
+        return self._services.principal(_exchange(request)).tenant
+
+    async def listing(
+        self,
+        request: Request,
+        state: StateName | None = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        after: str | None = None,
+    ) -> Response:
+        """Own streams, newest first."""
+        _only(request, {"state", "limit", "after"})
+        tenant = self._tenant(request)
+        last = None if after is None else parse_sid(after)
+        if after is not None and last is None:
+            msg = f"after must be a stream id, got {after!r:.64}"
+            raise RequestError(msg, param="after", code="bad_cursor")
+        found = await self._services.pipeline.journal.listing(tenant, after=last, limit=limit + 1, state=state)
+        data = [self._control.describe(known) for known in found[:limit]]
+        return _json({"object": "list", "data": data, "has_more": len(found) > limit})
+
+    async def status(self, request: Request, stream_id: str) -> Response:
+        """The status object."""
+        _only(request, set())
+        shown = await self._control.status(stream_id, self._tenant(request))
+        return _json(shown, headers={"etag": f'"{shown["gen"]}"'})
+
+    async def events(
+        self,
+        request: Request,
+        stream_id: str,
+        after: str | None = None,
+        format: Literal["native", "wire"] = "native",  # noqa: A002  the route's own word
+        skip_events: Annotated[int, Query(ge=0)] = 0,
+    ) -> Response:
+        """The log as SSE, from any cursor, natively or in its own dialect."""
+        _only(request, {"after", "format", "skip_events"})
+        tenant = self._tenant(request)
+        cursor = request.headers.get("last-event-id") or after
+        page = await self._control.page(stream_id, tenant, max_bytes=1)
+        if format == "wire":
+            if cursor is not None:
+                msg = "format=wire has no ids: use ?skip_events=<data frames that you have>"
+                raise RequestError(msg, param="after", code="bad_cursor")
+            return _Events(self._services, page, -1, _wire(page), skip_events)
+        if skip_events:
+            msg = "skip_events goes with format=wire; use ?after=<id>"
+            raise RequestError(msg, param="skip_events", code="bad_cursor")
+        try:
+            position = await resolve(cursor, page, self._services.pipeline.journal)
+        except StreamRefused as refused:
+            refused.stream = await self._control.status(stream_id, tenant)
+            raise
+        if page.record.ended is not None and position >= page.tail:
+            return Response(status_code=204)
+        return _Events(self._services, page, position, _NATIVE, 0)
+
+    async def text(self, request: Request, stream_id: str, choice: Annotated[int, Query(ge=0)] = 0) -> Response:
+        """The text of one choice, as far as it may be served."""
+        _only(request, {"choice"})
+        tenant = self._tenant(request)
+        page = await self._control.page(stream_id, tenant, max_bytes=1)
+        reader = Reader(
+            self._services.pipeline.hub.join(page), self._services.pipeline.hub, self._services.pipeline.journal
+        )
+        parts: list[str] = []
+        try:
+            while reader.behind:
+                for _, _, served in await reader.next():
+                    parts += [event.text for event in served if isinstance(event, Text) and event.choice == choice]
+        finally:
+            reader.detach()
+        return _json(
+            {"id": stream_id, "object": "stream.text", "choice": choice, "text": "".join(parts), "seq": reader.position}
+        )
+
+    async def pause(self, request: Request, stream_id: str) -> Response:
+        """Serve nothing further until a resume."""
+        asked = await _asked(request)
+        tenant = self._tenant(request)
+        return await _controlled(
+            self._services, stream_id, tenant,
+            self._control.pause(stream_id, tenant, op_id=asked.op_id, expect_gen=asked.gen, reason=asked.body.reason),
+        )  # fmt: skip
+
+    async def resume(self, request: Request, stream_id: str) -> Response:
+        """Serve what was held back, and go on."""
+        asked = await _asked(request)
+        tenant = self._tenant(request)
+        return await _controlled(
+            self._services, stream_id, tenant,
+            self._control.resume(stream_id, tenant, op_id=asked.op_id, expect_gen=asked.gen, reason=asked.body.reason),
+        )  # fmt: skip
+
+    async def cancel(self, request: Request, stream_id: str) -> Response:
+        """End the stream and close its upstream."""
+        asked = await _asked(request)
+        tenant = self._tenant(request)
+        return await _controlled(
+            self._services, stream_id, tenant,
+            self._control.cancel(
+                stream_id, tenant, op_id=asked.op_id, expect_gen=asked.gen, reason=asked.body.reason,
+                wait_s=asked.body.wait_s,
+            ),
+        )  # fmt: skip
+
+    async def delete(self, request: Request, stream_id: str, force: Annotated[int, Query(ge=0, le=1)] = 0) -> Response:
+        """Forget an ended stream."""
+        _only(request, {"force"})
+        await self._control.delete(stream_id, self._tenant(request), force=bool(force))
+        return Response(status_code=204)
+
+
+class _Asked(msgspec.Struct):
+    """What a control request carries beside its path."""
+
+    body: _ControlBody
+    gen: int | None
+    op_id: str | None
+
+
+async def _asked(request: Request) -> _Asked:
+    """Body, If-Match and Idempotency-Key of a control request; no body is fine.
+
+    Raises:
+        RequestError: 400, naming what is wrong.
+    """
+    _only(request, set())
+    raw = await _exchange(request).body(MAX_CONTROL_BODY)
+    try:
+        body = _decode_body(raw) if raw.strip() else _ControlBody()
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        msg = f"the body is {{reason?: string, wait_s?: 0..10}}: {error}"
+        raise RequestError(msg, code="invalid_body") from error
+    if body.reason is not None and len(body.reason) > MAX_REASON:
+        msg = f"reason is at most {MAX_REASON} characters, got {len(body.reason)}"
+        raise RequestError(msg, param="reason", code="invalid_value")
+    match = request.headers.get("if-match")
+    etag = None if match in {None, "*"} else _ETAG.fullmatch(match or "")
+    if match not in {None, "*"} and etag is None:
+        msg = f'If-Match must be "<gen>", got {match!r:.64}'
+        raise RequestError(msg, param="If-Match", code="invalid_header")
+    return _Asked(body, None if etag is None else int(etag[1]), request.headers.get("idempotency-key"))
+
+
+async def _controlled(services: Services, stream_id: str, tenant: str, call: Any) -> Response:
+    """Run a control operation and answer with what it did and the stream's status."""
+    try:
+        answer: ControlAnswer = await call
+    except StreamRefused as refused:
+        if refused.status in {409, 412}:
+            refused.stream = await services.control.status(stream_id, tenant)
+        raise
+    body: dict[str, Any] = {"changed": answer.changed, "seq": answer.seq}
+    if answer.upstream is not None:
+        body["upstream"] = answer.upstream
+    body["stream"] = await services.control.status(stream_id, tenant)
+    return _json(body, 202 if answer.upstream == "closing" else 200, {"etag": f'"{answer.gen}"'})
+
+
+class _Events(Response):
+    """A delivery as a framework response: attached when it begins, detached in every case."""
+
+    def __init__(self, services: Services, page: Page, position: int, renderer: Any, skip_frames: int) -> None:
+        super().__init__()
+        self._services, self._page, self._position = services, page, position
+        self._renderer, self._skip_frames = renderer, skip_frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services = self._services
+        hub, journal = services.pipeline.hub, services.pipeline.journal
+        channel = hub.join(self._page)
+        channel.reattaches += 1
+        services.metrics.reattaches.inc()
+        reader = Reader(channel, hub, journal, self._position)
+        delivery = Delivery(Exchange(scope, receive, send), reader, self._renderer, services.clock, services.pace)
+        try:
+            await delivery.run([], services.tasks, eager=True, skip_frames=self._skip_frames)
+        finally:
+            reader.detach()
+
+
+def _wire(page: Page) -> StreamRenderer:
+    start = page.entries[0].events[0] if page.entries else None
+    if not isinstance(start, Start):
+        msg = "the log has no entry 0"
+        raise JournalError(msg)
+    return StreamRenderer(start)
+
+
+def _exchange(request: Request) -> Exchange:
+    return Exchange(request.scope, request.receive, request._send)  # noqa: SLF001  it answers nothing, it only reads
+
+
+def _only(request: Request, known: set[str]) -> None:
+    """Refuse query parameters that this route does not know."""
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        msg = f"unknown query parameter {unknown[0]!r}; known: {', '.join(sorted(known)) or 'none'}"
+        raise RequestError(msg, param=unknown[0], code="unknown_parameter")
+
+
+def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/json")

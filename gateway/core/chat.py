@@ -1,0 +1,100 @@
+"""The canonical chat request: what every client dialect parses into and every provider is asked with.
+
+A dialect fills the canonical fields and keeps the caller's body whole in `body`. A provider of the same dialect sends
+`body` on (with its own model name and stream options), so that unknown members survive; any other provider builds its
+request from the canonical fields.
+"""
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+
+class _Value(msgspec.Struct, frozen=True, kw_only=True):
+    """Immutable, by keyword."""
+
+
+class TextPart(_Value, frozen=True, tag="text"):
+    """Plain text."""
+
+    text: str
+
+
+class ImagePart(_Value, frozen=True, tag="image"):
+    """An image by URL (also `data:`); Atlas never fetches it."""
+
+    url: str
+    detail: str | None = None
+
+
+class ToolCallPart(_Value, frozen=True, tag="tool_call"):
+    """A call that the assistant made earlier; `arguments` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolResultPart(_Value, frozen=True, tag="tool_result"):
+    """What a tool answered."""
+
+    id: str
+    text: str
+
+
+class OpaquePart(_Value, frozen=True, tag="opaque"):
+    """A part that only its own dialect understands (audio, files, vendors' own)."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+Part: TypeAlias = TextPart | ImagePart | ToolCallPart | ToolResultPart | OpaquePart
+
+
+class Message(_Value, frozen=True):
+    """One turn."""
+
+    role: Role
+    parts: tuple[Part, ...]
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All text of the turn, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+
+class Tool(_Value, frozen=True):
+    """A function that the model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ChatRequest(_Value, frozen=True):
+    """One request for one answer (or `n` of them).
+
+    `model` is what the client named. `tool_choice` is `auto`, `none`, `required` or a tool's name. `schema` is the JSON
+    schema of a structured answer, `{}` for any JSON object. `flags` go into the log's first entry for rendering.
+    """
+
+    dialect: str
+    model: str
+    messages: tuple[Message, ...]
+    stream: bool = False
+    n: int = 1
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    schema: dict[str, Any] | None = None
+    flags: dict[str, Any] = {}
+    body: dict[str, Any] = {}
+    headers: dict[str, str] = {}

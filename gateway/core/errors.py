@@ -1,0 +1,190 @@
+"""Everything that can go wrong, and its consequences in one table.
+
+    AtlasError
+    ├── RequestError    the caller's request cannot be served as it is: says which parameter and why
+    ├── StreamRefused   a control or attach call that the stream's state does not allow
+    └── ProviderError   an upstream attempt failed; adapters raise this and nothing else
+
+`Category` is closed; `CONSEQUENCES` has one row for each member and a test keeps it total. Foreign exceptions are
+mapped at the edge they enter (`upstream.transport`, the adapters); nobody else catches them.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+Whose = Literal["caller", "policy", "provider", "atlas"]
+
+
+class Category(StrEnum):
+    """What kind of failure it was; retry, fallback, breaker and the client's answer follow from it."""
+
+    BAD_REQUEST = "bad_request"
+    CONTEXT_LENGTH = "context_length"
+    CONTENT_FILTER = "content_filter"
+    PROVIDER_AUTH = "provider_auth"
+    PROVIDER_PERMISSION = "provider_permission"
+    MODEL_NOT_FOUND = "model_not_found"
+    TOO_LARGE = "too_large"
+    RATE_LIMITED = "rate_limited"
+    QUOTA = "quota"
+    OVERLOADED = "overloaded"
+    UPSTREAM_5XX = "upstream_5xx"
+    CONNECT = "connect"
+    STALE_CONNECTION = "stale_connection"
+    TIMEOUT_FIRST_TOKEN = "timeout_first_token"  # noqa: S105  a token of text
+    TIMEOUT_IDLE = "timeout_idle"
+    TIMEOUT_TOTAL = "timeout_total"
+    STREAM_BROKEN = "stream_broken"
+    STREAM_ERROR = "stream_error"
+    PROTOCOL = "protocol"
+    EMPTY = "empty"
+    POOL_EXHAUSTED = "pool_exhausted"
+    NO_ENDPOINT = "no_endpoint"
+    CANCELLED = "cancelled"
+    BUDGET = "budget"
+    JOURNAL = "journal"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """What follows from a category.
+
+    `status`, `type`, `code`: the client's answer in OpenAI's shape. `same` and `elsewhere`: whether the same endpoint
+    may be asked again and whether another one may be tried, both before the first content event only. `retry`: the
+    value of `x-should-retry`, what a client's own retry may hope for.
+    """
+
+    status: int
+    type: str
+    code: str
+    whose: Whose
+    same: bool = False
+    elsewhere: bool = True
+    retry: bool = True
+
+
+_REQUEST, _SERVER, _RATE = "invalid_request_error", "server_error", "rate_limit_error"
+
+# pool.md section 2 of the specification is the source of every row.
+CONSEQUENCES: dict[Category, Consequence] = {
+    Category.BAD_REQUEST: Consequence(400, _REQUEST, "bad_request", "caller", elsewhere=False, retry=False),
+    Category.CONTEXT_LENGTH: Consequence(
+        400, _REQUEST, "context_length_exceeded", "caller", elsewhere=False, retry=False
+    ),
+    Category.CONTENT_FILTER: Consequence(400, _REQUEST, "content_filter", "policy", elsewhere=False, retry=False),
+    Category.PROVIDER_AUTH: Consequence(502, _SERVER, "provider_auth", "provider", retry=False),
+    Category.PROVIDER_PERMISSION: Consequence(502, _SERVER, "provider_permission", "provider", retry=False),
+    Category.MODEL_NOT_FOUND: Consequence(502, _SERVER, "model_not_found", "provider", retry=False),
+    Category.TOO_LARGE: Consequence(413, _REQUEST, "request_too_large", "caller", elsewhere=False, retry=False),
+    Category.RATE_LIMITED: Consequence(429, _RATE, "rate_limit_exceeded", "provider"),
+    Category.QUOTA: Consequence(429, "insufficient_quota", "insufficient_quota", "provider", retry=False),
+    Category.OVERLOADED: Consequence(503, _SERVER, "overloaded", "provider", same=True),
+    Category.UPSTREAM_5XX: Consequence(502, _SERVER, "upstream_error", "provider", same=True),
+    Category.CONNECT: Consequence(502, _SERVER, "connect", "provider", same=True),
+    Category.STALE_CONNECTION: Consequence(502, _SERVER, "stale_connection", "provider", same=True),
+    Category.TIMEOUT_FIRST_TOKEN: Consequence(504, _SERVER, "timeout_first_token", "provider"),
+    Category.TIMEOUT_IDLE: Consequence(504, _SERVER, "timeout_idle", "provider", same=True),
+    Category.TIMEOUT_TOTAL: Consequence(504, _SERVER, "timeout_total", "policy", elsewhere=False),
+    Category.STREAM_BROKEN: Consequence(502, _SERVER, "stream_broken", "provider", same=True),
+    Category.STREAM_ERROR: Consequence(502, _SERVER, "stream_error", "provider", same=True),
+    Category.PROTOCOL: Consequence(502, _SERVER, "protocol", "provider"),
+    Category.EMPTY: Consequence(502, _SERVER, "empty", "provider", same=True),
+    Category.POOL_EXHAUSTED: Consequence(503, _SERVER, "pool_exhausted", "atlas", elsewhere=False),
+    Category.NO_ENDPOINT: Consequence(503, _SERVER, "no_endpoint", "provider", elsewhere=False),
+    Category.CANCELLED: Consequence(409, _REQUEST, "stream_cancelled", "caller", elsewhere=False, retry=False),
+    Category.BUDGET: Consequence(429, "insufficient_quota", "budget_exceeded", "policy", elsewhere=False, retry=False),
+    Category.JOURNAL: Consequence(503, _SERVER, "journal_unavailable", "atlas", elsewhere=False),
+    Category.INTERNAL: Consequence(500, _SERVER, "internal_error", "atlas", elsewhere=False),
+}
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """A failure as it stands in the log: enough to answer in any dialect, at any later time.
+
+    `message` is safe to show: at most 512 characters, no control characters, no secret. `attempts` lists one line per
+    upstream attempt. `retry_after_s` is what the provider asked for. `status` overrides the table's.
+    """
+
+    category: Category
+    message: str
+    retry_after_s: float | None = None
+    param: str | None = None
+    attempts: tuple[str, ...] = ()
+    provider_code: str | None = None
+    status: int | None = None
+
+    @property
+    def consequence(self) -> Consequence:
+        """The row of the table that says what follows."""
+        return CONSEQUENCES[self.category]
+
+
+class AtlasError(Exception):
+    """The root of every error that Atlas raises on purpose."""
+
+
+class RequestError(AtlasError):
+    """The caller's request cannot be served as it is.
+
+    `status` 4xx; `code` a stable word; `param` the member at fault, as a path like `messages[0].role`; `type` OpenAI's
+    error type. `headers` are added to the answer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str | None = None,
+        param: str | None = None,
+        type_: str = _REQUEST,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.status, self.code, self.param, self.type = message, status, code, param, type_
+        self.headers: dict[str, str] = headers or {}
+
+
+class StreamRefused(RequestError):
+    """A call that the stream's state does not allow; `stream` is its status object, if it is the caller's."""
+
+    def __init__(
+        self, message: str, *, status: int, code: str, stream: dict[str, Any] | None = None, **extra: Any
+    ) -> None:
+        super().__init__(message, status=status, code=code)
+        self.stream, self.extra = stream, extra
+
+
+class ProviderError(AtlasError):
+    """An upstream attempt failed. Adapters and the transport raise this and nothing else."""
+
+    def __init__(
+        self,
+        category: Category,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        param: str | None = None,
+        provider_code: str | None = None,
+        attempts: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(f"{category}: {message}")
+        self.failure = Failure(category, clean(message), retry_after_s, param, attempts, provider_code)
+
+    @property
+    def category(self) -> Category:
+        """What kind of failure it was."""
+        return self.failure.category
+
+
+MAX_MESSAGE = 512
+_CONTROL = dict.fromkeys((*range(32), 127, *range(128, 160), 0x2028, 0x2029), " ")
+
+
+def clean(message: str) -> str:
+    """A provider's words made safe to show: no control characters, at most 512 characters."""
+    return message[: MAX_MESSAGE * 2].translate(_CONTROL)[:MAX_MESSAGE]

@@ -1,0 +1,1 @@
+"""Client dialects, one file a client API, pure: body -> ChatRequest, events -> bytes, error -> body."""

@@ -1,0 +1,353 @@
+"""Events -> the bytes of OpenAI's chat completions, streamed and whole. Pure: no clock, no randomness.
+
+The same log gives the same bytes, live or replayed, on every replica. State is an immutable value that changes rarely,
+so that readers at the same place can share what was rendered.
+
+Oddities, on purpose:
+1. Nothing is rendered before the first semantic delta: role chunks and the like are held back, so that everything that
+   fails before it stays invisible and can be answered with a plain HTTP error.
+2. No `id:`, no `retry:`, no event names: they crash or confuse the stock SDKs.
+3. A usage chunk of its own is shown only if the client asked; usage that a provider puts on its other chunks stays
+there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from gateway.core.events import (
+    End,
+    Event,
+    Extra,
+    Finish,
+    Reasoning,
+    Refusal,
+    Start,
+    State,
+    Text,
+    ToolCall,
+    UsageReport,
+)
+from gateway.dialects.openai_errors import failure_body, stream_cancelled
+from gateway.dialects.openai_merge import accumulate, merge
+
+if TYPE_CHECKING:
+    from gateway.core.errors import Failure
+    from gateway.core.usage import Usage
+
+DIALECT = "openai_chat"
+DONE = b"data: [DONE]\n\n"
+
+_REASONS = {"stop_sequence": "stop", "refusal": "content_filter", "pause_turn": "stop"}
+_SEMANTIC = (Text, Reasoning, Refusal, ToolCall)
+_encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What was rendered so far.
+
+    `held` waits for the first semantic delta; `top` is the JSON object of what belongs to every chunk's envelope.
+    """
+
+    started: bool = False
+    held: tuple[tuple[Event, ...], ...] = ()
+    top: bytes = b"{}"
+    roles: frozenset[int] = frozenset()
+    finished: frozenset[int] = frozenset()
+
+
+class StreamRenderer:
+    """Renders one stream from its entry 0 on; see `streams.reader` for how it is fed."""
+
+    initial = Progress()
+
+    def __init__(self, start: Start) -> None:
+        self._asked_usage = bool(start.flags.get("include_usage"))
+        self._finish_on_cancel = start.flags.get("on_cancel") == "finish"
+        self._envelope: dict[str, Any] = {
+            "id": start.wire_id,
+            "object": "chat.completion.chunk",
+            "created": start.created,
+            "model": start.model,
+        }
+        self._frames: dict[int, tuple[bytes, bytes]] = {}
+        self._frames_top = b""
+
+    def render(self, progress: Progress, events: list[Event], gen: int, first_seq: int) -> tuple[Progress, bytes]:
+        """The bytes of consecutive events that come after `progress`, and the progress after them."""
+        del gen, first_seq  # the wire has no ids
+        if len(events) == 1:  # the usual case: one text delta of one choice that has begun
+            event = events[0]
+            if type(event) is Text and event.choice in progress.roles:
+                before, after = self._frame(progress, event.choice)
+                return progress, before + _encode(event.text) + after
+        return self._render_all(progress, events)
+
+    def broken(self, failure: Failure) -> bytes:
+        """The in-band error of one response whose log cannot be read on."""
+        return _frame_bytes(failure_body(failure))
+
+    def _frame(self, progress: Progress, choice: int) -> tuple[bytes, bytes]:
+        """What stands around the text of a chunk of this choice; built once for each envelope."""
+        if progress.top is not self._frames_top:
+            self._frames.clear()
+            self._frames_top = progress.top
+        frame = self._frames.get(choice)
+        if frame is None:
+            marker = "\x00text"
+            chunk = self._chunk(progress, [_choice(choice, {"content": marker})])
+            before, _, after = _frame_bytes(chunk).partition(_encode(marker))
+            self._frames[choice] = frame = (before, after)
+        return frame
+
+    def _chunk(self, progress: Progress, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        chunk = {**self._envelope, **_decode(progress.top), "choices": choices}
+        if self._asked_usage:
+            chunk["usage"] = None
+        return chunk
+
+    def _render_all(self, progress: Progress, events: list[Event]) -> tuple[Progress, bytes]:
+        out: list[bytes] = []
+        chunk: list[Event] = []
+        for event in events:
+            if isinstance(event, End):
+                progress, data = self._end(progress, event)
+                out.append(data)
+            elif isinstance(event, _RENDERED):
+                chunk.append(event)
+                if not event.more:
+                    progress, data = self._one(progress, tuple(chunk))
+                    out.append(data)
+                    chunk.clear()
+        return progress, b"".join(out)
+
+    def _one(self, progress: Progress, chunk: tuple[Event, ...]) -> tuple[Progress, bytes]:
+        """One chunk of 1..k events; before the first semantic delta it is held back."""
+        if not progress.started:
+            if not any(isinstance(event, _SEMANTIC) for event in chunk):
+                return msgspec.structs.replace(progress, held=(*progress.held, chunk)), b""
+            return self._release(progress, chunk)
+        first = chunk[0]
+        if isinstance(first, Extra) and first.choice is None:
+            progress = msgspec.structs.replace(progress, top=_encode(first.patch if _ours(first) else {}))
+            chunk = chunk[1:]
+            if not chunk:
+                return progress, _frame_bytes(self._chunk(progress, []))
+        if len(chunk) == 1 and type(chunk[0]) is UsageReport and not self._asked_usage:
+            return progress, b""
+        return self._compose(progress, chunk)
+
+    def _release(self, progress: Progress, chunk: tuple[Event, ...]) -> tuple[Progress, bytes]:
+        held = progress.held
+        progress = msgspec.structs.replace(progress, started=True, held=())
+        out: list[bytes] = []
+        for part in (*held, chunk):
+            progress, data = self._one(progress, part)
+            out.append(data)
+        return progress, b"".join(out)
+
+    def _compose(self, progress: Progress, chunk: tuple[Event, ...]) -> tuple[Progress, bytes]:
+        """The bytes of a chunk in its general form, after the role chunks that are due."""
+        choices: dict[int, dict[str, Any]] = {}
+        usage: UsageReport | None = None
+        for event in chunk:
+            if isinstance(event, UsageReport):
+                usage = event
+            else:
+                _add(choices, event)
+        if not choices and usage is None:
+            return progress, b""  # another dialect's extras
+        progress, roles = self._roles(progress, choices)
+        body = self._chunk(progress, list(choices.values()))
+        if usage is not None:
+            body["usage"] = _usage(usage)
+        finished = [index for index, choice in choices.items() if choice["finish_reason"] is not None]
+        if finished:
+            progress = msgspec.structs.replace(progress, finished=progress.finished.union(finished))
+        return progress, roles + _frame_bytes(body)
+
+    def _roles(self, progress: Progress, choices: dict[int, dict[str, Any]]) -> tuple[Progress, bytes]:
+        """A role chunk for each choice that begins without the provider's own."""
+        new = [index for index in choices if index not in progress.roles]
+        if not new:
+            return progress, b""
+        due = [index for index in new if "role" not in choices[index]["delta"]]
+        progress = msgspec.structs.replace(progress, roles=progress.roles.union(new))
+        frames = [
+            _frame_bytes(self._chunk(progress, [_choice(index, _opening(choices[index]["delta"]))])) for index in due
+        ]
+        return progress, b"".join(frames)
+
+    def _end(self, progress: Progress, end: End) -> tuple[Progress, bytes]:
+        """The terminal of every kind of end; an error frame is never followed by `[DONE]`."""
+        match end.state:
+            case State.COMPLETED:
+                progress, data = self._flush(progress)
+                return progress, data + DONE
+            case State.INCOMPLETE:
+                progress, data = self._flush(progress)
+                return progress, data + self._close(progress, "length") + DONE
+            case State.CANCELLED if self._finish_on_cancel:
+                progress, data = self._flush(progress)
+                return progress, data + self._close(progress, "stop") + DONE
+            case State.CANCELLED:
+                return progress, _frame_bytes(stream_cancelled(end.reason))
+            case _:
+                return progress, _frame_bytes(failure_body(end.failure))
+
+    def _flush(self, progress: Progress) -> tuple[Progress, bytes]:
+        """What was held back by an answer that had no content at all."""
+        if progress.started:
+            return progress, b""
+        held = progress.held
+        progress = msgspec.structs.replace(progress, started=True, held=())
+        out: list[bytes] = []
+        for part in held:
+            progress, data = self._one(progress, part)
+            out.append(data)
+        return progress, b"".join(out)
+
+    def _close(self, progress: Progress, reason: str) -> bytes:
+        """Finish chunks for the choices that have none."""
+        open_choices = sorted((progress.roles or {0}) - progress.finished)
+        return b"".join(_frame_bytes(self._chunk(progress, [_choice(index, {}, reason)])) for index in open_choices)
+
+
+class Collector:
+    """The same events as one `chat.completion` object, for `stream: false`."""
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._choices: dict[int, dict[str, Any]] = {}
+        self._top: dict[str, Any] = {}
+        self._usage: UsageReport | None = None
+
+    def add(self, events: list[Event]) -> None:
+        """Take further events in."""
+        for event in events:
+            match event:
+                case Extra(choice=None):
+                    self._top.update(event.patch if _ours(event) else {})
+                case UsageReport():
+                    self._usage = event
+                case Text() | Reasoning() | Refusal() | ToolCall() | Finish() | Extra():
+                    self._fold(event)
+                case _:
+                    pass
+
+    def body(self, end: End) -> bytes:
+        """The answer, for an end that is a success."""
+        reason = "length" if end.state is State.INCOMPLETE else "stop"
+        if not self._choices:
+            self._fold(Finish(0, "length" if reason == "length" else "stop"))
+        choices = [self._choices[index] for index in sorted(self._choices)]
+        for choice in choices:
+            choice["finish_reason"] = choice["finish_reason"] or reason
+            for call in choice["message"].get("tool_calls") or ():
+                del call["index"]  # streaming's own member
+        body = {
+            "id": self._start.wire_id,
+            "object": "chat.completion",
+            "created": self._start.created,
+            "model": self._start.model,
+            **self._top,
+            "choices": choices,
+        }
+        if self._usage is not None:
+            body["usage"] = _usage(self._usage)
+        elif end.usage is not None:
+            body["usage"] = _usage(UsageReport(end.usage))
+        return _encode(body)
+
+    def _fold(self, event: Event) -> None:
+        delta: dict[int, dict[str, Any]] = {}
+        _add(delta, event)
+        for index, part in delta.items():
+            choice = self._choices.setdefault(
+                index,
+                {
+                    "index": index,
+                    "message": {"role": "assistant", "content": None},
+                    "finish_reason": None,
+                    "logprobs": None,
+                },
+            )
+            accumulate(choice["message"], part.pop("delta"))
+            choice["finish_reason"] = part.pop("finish_reason") or choice["finish_reason"]
+            del part["index"]
+            accumulate(choice, part)
+
+
+_RENDERED = (Text, Reasoning, Refusal, ToolCall, Finish, Extra, UsageReport)
+
+
+def _ours(extra: Extra) -> bool:
+    return extra.dialect == DIALECT
+
+
+def _choice(index: int, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "finish_reason": reason}
+
+
+def _opening(delta: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "assistant", "content": None if "tool_calls" in delta else ""}
+
+
+def _add(choices: dict[int, dict[str, Any]], event: Event) -> None:
+    """Put one event into the choices of a chunk."""
+    match event:
+        case Text(choice=index, text=text):
+            _delta(choices, index)["content"] = text
+        case Reasoning(choice=index, text=text, key=key):
+            _delta(choices, index)[key] = text
+        case Refusal(choice=index, text=text):
+            _delta(choices, index)["refusal"] = text
+        case ToolCall(choice=index):
+            calls = cast("list[Any]", _delta(choices, index).setdefault("tool_calls", []))
+            merge({"tool_calls": calls}, {"tool_calls": [_call(event)]})
+        case Finish(choice=index, reason=reason, source=source):
+            _delta(choices, index)
+            choices[index]["finish_reason"] = source or _REASONS.get(reason, reason)
+        case Extra(choice=int(index), patch=patch) if _ours(event):
+            _delta(choices, index)
+            merge(choices[index], patch)
+        case _:
+            pass
+
+
+def _delta(choices: dict[int, dict[str, Any]], index: int) -> dict[str, Any]:
+    return cast("dict[str, Any]", choices.setdefault(index, _choice(index, {}))["delta"])
+
+
+def _call(event: ToolCall) -> dict[str, Any]:
+    function: dict[str, Any] = {"arguments": event.arguments}
+    if event.name is not None:
+        function = {"name": event.name, **function}
+    call: dict[str, Any] = {"index": event.index}
+    if event.id is not None or event.name is not None:
+        call.update(id=event.id, type="function")
+    return {**call, "function": function}
+
+
+def _usage(report: UsageReport) -> dict[str, Any]:
+    """OpenAI's usage object: the provider's own in the same dialect, else built from the canonical one."""
+    if report.source is not None and report.dialect == DIALECT:
+        return report.source
+    usage: Usage = report.usage
+    shown: dict[str, Any] = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+    if usage.cached_tokens is not None:
+        shown["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens is not None:
+        shown["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return shown
+
+
+def _frame_bytes(body: dict[str, Any]) -> bytes:
+    return b"data: " + _encode(body) + b"\n\n"

@@ -1,0 +1,184 @@
+"""A route: what clients name as `model`, and the endpoints that may answer it, tried in order before the first content.
+
+The commit point is the first semantic delta. Before it every failure is an invisible switch to the next attempt; after
+it the failure goes up as it is. When all fail, the first error is the one reported, with every attempt listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.core.errors import Category, ProviderError
+from gateway.core.events import SEMANTIC, Finish, Leg
+from gateway.pool.retry import MAX_ATTEMPTS, repeat_after_s
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+    from gateway.core.chat import ChatRequest
+    from gateway.core.errors import Failure
+    from gateway.pool.endpoint import Endpoint
+    from gateway.upstream.contract import Batch, Timeouts
+
+STRATEGY = "priority"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderGroup:
+    """The endpoints of one route. `model` may end in `*`: then it serves every model with that prefix.
+
+    `on_attempt(endpoint, outcome, seconds)` is told how each attempt went: `ok` at its first content, else the
+    category.
+    """
+
+    model: str
+    endpoints: tuple[Endpoint, ...]
+    rng: random.Random
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    on_attempt: Callable[[str, str, float], None] = field(default=lambda _endpoint, _outcome, _seconds: None)
+
+    @property
+    def wildcard(self) -> bool:
+        """Whether this route serves a whole prefix."""
+        return self.model.endswith("*")
+
+    def wanted(self, named: str) -> str:
+        """The part of the client's model name that wildcard endpoints are asked for."""
+        return named[len(self.model) - 1 :] if self.wildcard else named
+
+    def attempt(self, request: ChatRequest, *, fallback: bool = True) -> Attempts:
+        """An event source that answers `request`; without `fallback` only the first endpoint is asked."""
+        return Attempts(self, request, self.endpoints if fallback else self.endpoints[:1])
+
+
+class Attempts:
+    """The attempts of one request, as an event source: see `streams.session.Source`."""
+
+    def __init__(self, group: ProviderGroup, request: ChatRequest, endpoints: tuple[Endpoint, ...]) -> None:
+        self._group, self._request, self._endpoints = group, request, endpoints
+        self.attempts: list[str] = []
+        self.endpoint: Endpoint | None = None
+        self._failures: list[Failure] = []
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Deadlines of the endpoint that answers, or of the first one before that."""
+        return (self.endpoint or self._endpoints[0]).timeouts
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[AsyncIterator[Batch]]:
+        """Try the endpoints in order until one gives content; leaving closes its socket.
+
+        Raises:
+            ProviderError: the first failure, when no attempt came to content.
+        """
+        endpoints = self._endpoints
+        for position, endpoint in enumerate(endpoints):
+            others = position + 1 < len(endpoints)
+            repeated: set[bool] = set()  # at most one repeat, and one more for a stale connection
+            while True:
+                async with AsyncExitStack() as stack:
+                    batches = await self._first_content(stack, endpoint)
+                    if batches is not None:
+                        yield batches
+                        return
+                failure = self._failures[-1]
+                stale = failure.category is Category.STALE_CONNECTION
+                wait = None if stale in repeated else repeat_after_s(failure, others=others, rng=self._group.rng)
+                if wait is None or self._exhausted:
+                    break
+                repeated.add(stale)
+                await self._group.sleep(wait)
+            if self._exhausted or not failure.consequence.elsewhere:
+                break
+        raise self._first_failure()
+
+    @property
+    def _exhausted(self) -> bool:
+        counted = [failure for failure in self._failures if failure.category is not Category.STALE_CONNECTION]
+        return len(counted) >= MAX_ATTEMPTS
+
+    async def _first_content(self, stack: AsyncExitStack, endpoint: Endpoint) -> AsyncIterator[Batch] | None:
+        """Ask one endpoint; its batches once the first content is there, None (and a failure noted) if it fails."""
+        begun = self._group.clock()
+        try:
+            model = endpoint.model_for(self._group.wanted(self._request.model))
+            async with asyncio.timeout(endpoint.timeouts.first_token_s):
+                batches = await stack.enter_async_context(endpoint.provider.stream(self._request, model))
+                head = await _read_to_content(batches)
+        except TimeoutError:
+            limit = endpoint.timeouts.first_token_s
+            self._note(
+                endpoint, ProviderError(Category.TIMEOUT_FIRST_TOKEN, f"no first token within {limit:g} s"), begun
+            )
+        except ProviderError as error:
+            self._note(endpoint, error, begun)
+        else:
+            self.endpoint = endpoint
+            self.attempts.append(f"{endpoint.name}: ok")
+            self._group.on_attempt(endpoint.name, "ok", self._group.clock() - begun)
+            leg = Leg(1, endpoint.name, endpoint.provider.kind, STRATEGY, self._why(endpoint))
+            return _Answering([leg, *head], batches)
+        return None
+
+    def _why(self, endpoint: Endpoint) -> str:
+        if not self._failures:
+            return "first in order"
+        return f"{endpoint.name} after {', '.join(self.attempts[:-1])}"
+
+    def _note(self, endpoint: Endpoint, error: ProviderError, begun: float) -> None:
+        failure = error.failure
+        if failure.category is Category.MODEL_NOT_FOUND and endpoint.model == "*":
+            failure = msgspec.structs.replace(failure, status=404)  # the client named it
+        self._failures.append(failure)
+        self.attempts.append(f"{endpoint.name}: {failure.category}")
+        self._group.on_attempt(endpoint.name, failure.category, self._group.clock() - begun)
+
+    def _first_failure(self) -> ProviderError:
+        first = self._failures[0]
+        error = ProviderError(first.category, first.message)
+        error.failure = msgspec.structs.replace(first, attempts=tuple(self.attempts))
+        return error
+
+
+class _Answering:
+    """The batches of the endpoint that answers: what was read so far, then the rest."""
+
+    __slots__ = ("_batches", "_head")
+
+    def __init__(self, head: Batch, batches: AsyncIterator[Batch]) -> None:
+        self._head: Batch | None = head
+        self._batches = batches
+
+    def __aiter__(self) -> AsyncIterator[Batch]:
+        # Once the head is out nobody needs to stand between the reader and the provider: `session` iterates by `anext`.
+        return self
+
+    async def __anext__(self) -> Batch:
+        if self._head is not None:
+            head, self._head = self._head, None
+            return head
+        return await self._batches.__anext__()
+
+
+async def _read_to_content(batches: AsyncIterator[Batch]) -> Batch:
+    """Everything up to and with the first batch that holds content, or a whole answer that rightly has none.
+
+    Raises:
+        ProviderError: `empty`, for an answer that ends without content although nothing cut it short.
+    """
+    head: Batch = []
+    async for batch in batches:
+        head += batch
+        if any(isinstance(event, SEMANTIC) for event in batch):
+            return head
+    if any(isinstance(event, Finish) and event.reason != "stop" for event in head):
+        return head  # filtered, or all tokens went into reasoning that is not shown
+    raise ProviderError(Category.EMPTY, "the provider's answer had no content")

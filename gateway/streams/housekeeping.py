@@ -1,0 +1,92 @@
+"""One task a process that enforces what is due: deadlines, pause expiry, grace after a disconnect, heartbeats, TTLs.
+
+A beat a few times a second instead of a timer per read or per stream: nothing here is on the hot path, and a stream
+costs a few comparisons a beat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.core.errors import AtlasError
+from gateway.core.ids import show_sid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.core.clock import Clock
+    from gateway.streams.control import StreamControl
+    from gateway.streams.hub import Hub, Owner
+    from gateway.streams.journal import Journal
+
+log = logging.getLogger("atlas.streams")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rhythm:
+    """Seconds.
+
+    `tick_s` between looks at deadlines and quiet readers, `sweep_s` between looks at TTLs,
+    `client_send_s` for one blocked send before its reader is dropped.
+    """
+
+    tick_s: float = 0.25
+    sweep_s: float = 1.0
+    pause_max_s: float = 900.0
+    client_send_s: float = 20.0
+
+
+class Housekeeper:
+    """Calls what is due; `run` is its task, `tick` one look, for tests with a manual clock."""
+
+    def __init__(
+        self, hub: Hub, journal: Journal, control: StreamControl, clock: Clock, rhythm: Rhythm,
+        on_lag: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:  # fmt: skip
+        self._on_lag = on_lag
+        self._hub, self._journal, self._control, self._clock, self._rhythm = hub, journal, control, clock, rhythm
+        self._swept = clock.monotonic()
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            slept = self._clock.monotonic()
+            await asyncio.sleep(self._rhythm.tick_s)
+            self._on_lag(max(self._clock.monotonic() - slept - self._rhythm.tick_s, 0.0))
+            await self.tick()
+
+    async def tick(self) -> None:
+        """Enforce everything that is due now."""
+        now = self._clock.monotonic()
+        for session in self._hub.sessions():
+            session.tick(now)
+            if session.orphaned(now):
+                await self._cancel(session)
+        for channel in list(self._hub.channels.values()):
+            if channel.waiting:
+                channel.wake()
+            for reader in list(channel.readers):
+                if reader.sending and now - reader.sent_at > self._rhythm.client_send_s and reader.on_stuck is not None:
+                    reader.on_stuck()
+        if now - self._swept >= self._rhythm.sweep_s:
+            self._swept = now
+            await self._expire_pauses()
+            await self._journal.sweep()
+
+    async def _cancel(self, session: Owner) -> None:
+        """Nobody came back to this stream in time."""
+        try:
+            shown, tenant = show_sid(session.sid), session.record.tenant
+            await self._control.cancel(shown, tenant, reason="disconnect", wait_s=0)
+        except AtlasError:
+            log.warning("could not cancel an abandoned stream", extra={"stream": session.sid}, exc_info=True)
+
+    async def _expire_pauses(self) -> None:
+        for record in await self._journal.paused_since(self._clock.now() - self._rhythm.pause_max_s):
+            try:
+                await self._control.expire(record)
+            except AtlasError:
+                log.warning("could not expire a pause", extra={"stream": record.sid}, exc_info=True)

@@ -1,0 +1,178 @@
+"""The journal: where logs and records live. Only what is in it may reach a client.
+
+This file holds the values and the contract; `journal_memory` is the embedded default. Nothing outside `journal_*` knows
+which one is in use, and one conformance suite (`tests/conformance/journal`) runs on all of them.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.core.errors import AtlasError
+from gateway.core.events import ControlEvent, Event, Start, decode, encode
+from gateway.streams.lifecycle import Answer, Record, Step
+
+
+class Entry:
+    """One append: consecutive events under the id `<gen>-<seq>` of the last of them.
+
+    `control` is the event of an entry that a control step appended, else None. `rendered` caches the bytes of the last
+    rendering, shared by readers of the same dialect (see `api.sse`); it is not part of the value.
+    """
+
+    __slots__ = ("_events", "control", "count", "data", "gen", "rendered", "seq")
+
+    def __init__(self, gen: int, seq: int, count: int, data: bytes, control: ControlEvent | None = None) -> None:
+        self.gen, self.seq, self.count, self.data, self.control = gen, seq, count, data, control
+        self._events: list[Event] | None = None
+        self.rendered: tuple[object, object, object, bytes] | None = None
+
+    @classmethod
+    def of(cls, gen: int, seq: int, events: list[Event]) -> "Entry":
+        """An entry of `events`, the last of which has `seq`."""
+        entry = cls(gen, seq, len(events), encode(events))
+        entry._events = events
+        return entry
+
+    @classmethod
+    def of_control(cls, gen: int, seq: int, event: ControlEvent) -> "Entry":
+        """An entry of one control event."""
+        return cls(gen, seq, 1, encode([event]), event)
+
+    @property
+    def first(self) -> int:
+        """The seq of its first event."""
+        return self.seq - self.count + 1
+
+    @property
+    def events(self) -> list[Event]:
+        """Its events, decoded once."""
+        if self._events is None:
+            self._events = decode(self.data)
+        return self._events
+
+    def after(self, seq: int) -> list[Event]:
+        """Its events behind `seq`."""
+        return self.events if seq < self.first else self.events[seq - self.first + 1 :]
+
+
+class Appended(Enum):
+    """What became of an append."""
+
+    ACKED = "acked"
+    FENCED = "fenced"  # the id was not greater than the last one: somebody else wrote
+    MISSING = "missing"  # the log is gone
+    FULL = "full"  # the journal's own bound
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A part of a log, read in one atomic step with its record. `tail` is the seq of the log's last event."""
+
+    record: Record
+    tail: int
+    entries: list[Entry]
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is known of a stream without reading its log.
+
+    `tail` is -1 when the log is gone; `expires` in Unix seconds.
+    """
+
+    record: Record
+    facts: dict[str, Any]
+    tail: int
+    expires: float
+
+
+class JournalError(AtlasError):
+    """The journal cannot do what was asked."""
+
+
+class UnknownStream(JournalError):
+    """No record: never existed, deleted, or long expired."""
+
+
+class ExpiredStream(JournalError):
+    """The record is there, its log is not any more."""
+
+
+class JournalFull(JournalError):
+    """No room for another stream: the journal is full of live ones."""
+
+
+class Journal(Protocol):
+    """Logs, records and their control state.
+
+    Contract: appends of one stream are made one at a time, the next after the last was settled. `step` is atomic and
+    the only way to change a state. Reading never changes anything. All methods may be cancelled at any await; a step
+    then happened or did not, and its operation id tells.
+    """
+
+    async def create(self, record: Record, start: Start) -> Entry:
+        """Make a log with its entry 0.
+
+        Raises:
+            JournalFull: when there is no room.
+        """
+        ...
+
+    def append(self, sid: str, entry: Entry, settled: Callable[[Appended], None]) -> None:
+        """Append at the end and call `settled` once, perhaps before this returns."""
+        ...
+
+    async def step(self, sid: str, step: Step) -> tuple[Answer, list[Entry]]:
+        """Apply one control operation; returns its answer and the entries it appended.
+
+        Raises:
+            UnknownStream: no record.
+            ExpiredStream: a record without log.
+        """
+        ...
+
+    async def read(self, sid: str, after: int, max_bytes: int) -> Page:
+        """Record, tail, and the entries that hold events behind seq `after`, at most about `max_bytes` (at least one).
+
+        Raises:
+            UnknownStream: no record.
+            ExpiredStream: a record without log.
+        """
+        ...
+
+    async def known(self, sid: str) -> Known:
+        """Record and facts, also of a stream whose log expired.
+
+        Raises:
+            UnknownStream: no record.
+        """
+        ...
+
+    async def annotate(self, sid: str, facts: dict[str, Any]) -> None:
+        """Keep what a status object shows beside the record: attempts, legs, usage, metrics. The last one wins."""
+        ...
+
+    async def delete(self, sid: str) -> None:
+        """Forget a stream."""
+        ...
+
+    async def listing(self, tenant: str, *, after: str | None, limit: int, state: str | None) -> list[Known]:
+        """The tenant's streams, newest first, behind the stream `after`."""
+        ...
+
+    async def paused_since(self, moment: float) -> list[Record]:
+        """Streams of any tenant that have been paused since before `moment` (Unix seconds)."""
+        ...
+
+    async def remember(self, key: str, sid: str, body_hash: str) -> tuple[str, str]:
+        """Bind an idempotency key to a stream unless it is bound; returns the binding that holds: (sid, body hash)."""
+        ...
+
+    async def forget(self, key: str) -> None:
+        """Free an idempotency key."""
+        ...
+
+    async def sweep(self) -> None:
+        """Drop what outlived its time."""
+        ...

@@ -1,0 +1,244 @@
+"""The journal of one process: the embedded default. Every operation is one synchronous step.
+
+Bounds: `max_total_bytes` over all logs. When a new stream or entry needs room, the oldest terminal logs go first (their
+readers get 410); a journal full of live ones takes no new stream. Records outlive their logs and are bounded by number.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from gateway.core.clock import Clock
+from gateway.core.events import TERMINAL, ControlEvent, Start
+from gateway.streams.journal import (
+    Appended,
+    Entry,
+    ExpiredStream,
+    JournalFull,
+    Known,
+    Page,
+    UnknownStream,
+)
+from gateway.streams.lifecycle import Answer, Record, Step, apply
+
+ENTRY_OVERHEAD = 200
+"""What an entry costs in memory beside its data, bytes (CPython 3.11: object, ids, list slot)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Bytes and seconds; a live log slides with every append, the others count from the end."""
+
+    max_total_bytes: int = 268_435_456
+    max_records: int = 100_000
+    ttl_live_s: float = 1800.0
+    ttl_terminal_s: float = 900.0
+    ttl_record_s: float = 86_400.0
+    ttl_idempotency_s: float = 86_400.0
+
+
+_Stored: TypeAlias = tuple[int, int, int, bytes, ControlEvent | None]
+"""The arguments of an `Entry`: a log keeps the encoded form only, decoded events live in the ring while needed."""
+
+
+class _Log:
+    """One stream. `entries` is None once the log was dropped and only the record is left."""
+
+    __slots__ = ("entries", "expires", "facts", "record", "size", "tail")
+
+    def __init__(self, record: Record, expires: float) -> None:
+        self.record = record
+        self.entries: list[_Stored] | None = []
+        self.tail = -1
+        self.size = 0
+        self.expires = expires
+        self.facts: dict[str, Any] = {}
+
+    @property
+    def known(self) -> Known:
+        return Known(self.record, self.facts, -1 if self.entries is None else self.tail, self.expires)
+
+
+class MemoryJournal:
+    """Logs in this process, gone with it."""
+
+    def __init__(self, bounds: Bounds, clock: Clock) -> None:
+        self._bounds = bounds
+        self._clock = clock
+        self._logs: OrderedDict[str, _Log] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()  # terminal streams that still have a log, oldest first
+        self._keys: OrderedDict[str, tuple[str, str, float]] = OrderedDict()
+        self.total_bytes = 0
+
+    async def create(self, record: Record, start: Start) -> Entry:
+        """Make a log with its entry 0."""
+        entry = Entry.of_control(record.gen, 0, start)
+        if not self._make_room(len(entry.data) + ENTRY_OVERHEAD) or not self._make_record_room():
+            msg = "the journal is full of live streams"
+            raise JournalFull(msg)
+        self._logs[record.sid] = log = _Log(record, self._clock.now() + self._bounds.ttl_live_s)
+        self._store(log, entry)
+        return entry
+
+    def append(self, sid: str, entry: Entry, settled: Callable[[Appended], None]) -> None:
+        """Append at the end; settled before this returns."""
+        log = self._logs.get(sid)
+        if log is None or log.entries is None:
+            settled(Appended.MISSING)
+        elif log.tail >= 0 and (entry.gen, entry.seq) <= log.entries[-1][:2]:
+            settled(Appended.FENCED)
+        elif log.record.gen > entry.gen:
+            settled(Appended.FENCED)  # a step that moved the write right without an entry (a kept end)
+        elif not self._make_room(len(entry.data) + ENTRY_OVERHEAD):
+            settled(Appended.FULL)
+        else:
+            self._store(log, entry)
+            log.expires = self._clock.now() + self._bounds.ttl_live_s
+            settled(Appended.ACKED)
+
+    async def step(self, sid: str, step: Step) -> tuple[Answer, list[Entry]]:
+        """Apply one control operation."""
+        log = self._live(sid)
+        log.record, answer, appended = apply(log.record, log.tail, step, self._clock.now())
+        entries = [Entry.of_control(gen, seq, event) for seq, (gen, event) in enumerate(appended, start=log.tail + 1)]
+        for entry in entries:
+            self._store(log, entry)
+        if entries and log.record.state in TERMINAL:
+            log.expires = self._clock.now() + self._bounds.ttl_terminal_s
+            self._ended[sid] = None
+        return answer, entries
+
+    async def read(self, sid: str, after: int, max_bytes: int) -> Page:
+        """Record, tail, and entries behind `after`."""
+        log = self._live(sid)
+        entries = log.entries or []
+        index = _index_after(entries, after)
+        page: list[Entry] = []
+        size = 0
+        while index < len(entries) and (not page or size < max_bytes):
+            page.append(Entry(*entries[index]))
+            size += len(page[-1].data)
+            index += 1
+        return Page(log.record, log.tail, page)
+
+    async def known(self, sid: str) -> Known:
+        """Record and facts."""
+        return self._log(sid).known
+
+    async def annotate(self, sid: str, facts: dict[str, Any]) -> None:
+        """Keep what a status object shows."""
+        if (log := self._logs.get(sid)) is not None:
+            log.facts = facts
+
+    async def delete(self, sid: str) -> None:
+        """Forget a stream."""
+        if (log := self._logs.pop(sid, None)) is not None:
+            self._drop(log)
+
+    async def listing(self, tenant: str, *, after: str | None, limit: int, state: str | None) -> list[Known]:
+        """The tenant's streams, newest first."""
+        found: list[Known] = []
+        skipping = after is not None
+        for sid in reversed(self._logs):
+            known = self._logs[sid].known
+            if skipping:
+                skipping = sid != after
+            elif known.record.tenant == tenant and state in {None, known.record.state}:
+                found.append(known)
+                if len(found) == limit:
+                    break
+        return found
+
+    async def paused_since(self, moment: float) -> list[Record]:
+        """Streams that have been paused since before `moment`."""
+        records = (log.record for log in self._logs.values() if log.entries is not None)
+        return [record for record in records if record.paused_since is not None and record.paused_since < moment]
+
+    async def remember(self, key: str, sid: str, body_hash: str) -> tuple[str, str]:
+        """Bind an idempotency key unless it is bound."""
+        now = self._clock.now()
+        bound = self._keys.get(key)
+        if bound is None or bound[2] <= now:
+            self._keys[key] = bound = (sid, body_hash, now + self._bounds.ttl_idempotency_s)
+            self._keys.move_to_end(key)
+            while len(self._keys) > self._bounds.max_records:
+                self._keys.popitem(last=False)
+        return bound[0], bound[1]
+
+    async def forget(self, key: str) -> None:
+        """Free an idempotency key."""
+        self._keys.pop(key, None)
+
+    async def sweep(self) -> None:
+        """Drop what outlived its time. Cost is one pass over the records, so call it every few seconds."""
+        now = self._clock.now()
+        for sid, log in list(self._logs.items()):
+            if log.expires > now:
+                continue
+            if log.entries is not None:
+                self._drop(log)
+            else:
+                del self._logs[sid]
+        for key, (_, _, expires) in list(self._keys.items()):
+            if expires > now:
+                break  # bound in order of time
+            del self._keys[key]
+
+    def _store(self, log: _Log, entry: Entry) -> None:
+        if log.entries is None:
+            raise ExpiredStream(log.record.sid)
+        log.entries.append((entry.gen, entry.seq, entry.count, entry.data, entry.control))
+        log.tail = entry.seq
+        size = len(entry.data) + ENTRY_OVERHEAD
+        log.size += size
+        self.total_bytes += size
+
+    def _drop(self, log: _Log) -> None:
+        """Give the log's memory back; the record stays for its own time."""
+        self._ended.pop(log.record.sid, None)
+        self.total_bytes -= log.size
+        log.size = 0
+        log.entries = None
+        log.expires = self._clock.now() + self._bounds.ttl_record_s
+
+    def _make_room(self, size: int) -> bool:
+        """Evict the oldest terminal logs until `size` more bytes fit."""
+        while self.total_bytes + size > self._bounds.max_total_bytes:
+            if not self._ended:
+                return False
+            self._drop(self._logs[next(iter(self._ended))])
+        return True
+
+    def _make_record_room(self) -> bool:
+        if len(self._logs) < self._bounds.max_records:
+            return True
+        oldest = next((sid for sid, log in self._logs.items() if log.record.state in TERMINAL), None)
+        if oldest is None:
+            return False
+        self._drop(self._logs.pop(oldest))
+        return True
+
+    def _log(self, sid: str) -> _Log:
+        log = self._logs.get(sid)
+        if log is None:
+            raise UnknownStream(sid)
+        return log
+
+    def _live(self, sid: str) -> _Log:
+        log = self._log(sid)
+        if log.entries is None:
+            raise ExpiredStream(sid)
+        return log
+
+
+def _index_after(entries: list[_Stored], seq: int) -> int:
+    """The index of the first entry that holds an event behind `seq`."""
+    low, high = 0, len(entries)
+    while low < high:
+        middle = (low + high) // 2
+        if entries[middle][1] <= seq:
+            low = middle + 1
+        else:
+            high = middle
+    return low

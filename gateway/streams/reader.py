@@ -1,0 +1,187 @@
+"""A reader follows one log: ring or journal, across pauses, from any cursor, without ever slowing the owner.
+
+`take` is the synchronous fast path; `next` adds the two things that wait: a page from the journal and the next entry.
+Every wait ends by the housekeeper's beat at the latest, which is how heartbeats and deadlines reach a quiet stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+from gateway.core.errors import RequestError, StreamRefused
+from gateway.streams.journal import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.core.events import Event
+    from gateway.streams.hub import Channel, Hub
+    from gateway.streams.journal import Entry, Journal, Page
+
+PAGE_BYTES = 65_536
+_CURSOR = re.compile(r"(?:(\d{1,18})-)?(\d{1,10})")
+
+Served: TypeAlias = "tuple[Entry, int, list[Event]]"
+"""An entry, the seq of the first event to be served of it, and those events."""
+
+
+class JournalGap(JournalError):
+    """The log's seqs are not dense: something is missing, and skipping it would be a lie."""
+
+
+class Reader:
+    """One follower of one log. `position` is the seq of the last event served."""
+
+    __slots__ = (
+        "_channel", "_future", "_hub", "_journal", "_loop", "attached", "on_stuck", "position", "sending", "sent_at",
+    )  # fmt: skip
+
+    def __init__(self, channel: Channel, hub: Hub, journal: Journal, position: int = -1) -> None:
+        self._channel, self._hub, self._journal = channel, hub, journal
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] | None = None
+        self.position = position
+        self.attached = True
+        self.sending = False  # kept by whoever delivers, looked at by the housekeeper
+        self.sent_at = 0.0
+        self.on_stuck: Callable[[], None] | None = None
+        channel.attach(self)
+
+    @property
+    def done(self) -> bool:
+        """Whether the terminal event was served."""
+        return self._channel.ended and self.position >= self._channel.tail
+
+    @property
+    def renderers(self) -> dict[str, object]:
+        """Renderers by format, shared by the readers of this stream."""
+        return self._channel.renderers
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else reads this stream here."""
+        return len(self._channel.readers) <= 1
+
+    @property
+    def paused(self) -> bool:
+        """Whether the stream is paused."""
+        return self._channel.hold is not None
+
+    @property
+    def behind(self) -> bool:
+        """Whether something can be served without waiting for anybody."""
+        self._skip()
+        return self.position < self._channel.limit
+
+    def take(self) -> list[Served]:
+        """What can be served now out of the ring, in order; empty when there is nothing, or not in the ring."""
+        channel = self._channel
+        self._skip()
+        limit = channel.tail if channel.hold is None else channel.hold
+        if self.position >= limit:
+            return []
+        ring = channel.ring
+        newest = ring[-1] if ring else None
+        if newest is not None and newest.seq - newest.count == self.position and newest.seq <= limit:
+            self.position = newest.seq  # the usual case: exactly one new entry
+            return [(newest, newest.first, newest.events)]
+        if not ring or ring[0].first > self.position + 1:
+            return []
+        wanted: list[Entry] = []
+        for entry in reversed(ring):
+            if entry.seq <= self.position:
+                break
+            if entry.seq <= limit:
+                wanted.append(entry)
+        wanted.reverse()
+        return self._serve(wanted, limit)
+
+    async def next(self) -> list[Served]:
+        """What comes next, in order. Empty when a beat passed without anything, or when all was served (`done`).
+
+        Raises:
+            JournalGap: the log has a hole.
+            JournalError: the log is gone.
+        """
+        if served := self.take():
+            return served
+        if self.position < self._channel.limit:
+            page = await self._journal.read(self._channel.sid, self.position, PAGE_BYTES)
+            return self._serve(page.entries, self._channel.limit)
+        if not self.done:
+            await self._wait()
+            return self.take()
+        return []
+
+    def _serve(self, entries: list[Entry], limit: int) -> list[Served]:
+        served: list[Served] = []
+        for entry in entries:
+            self._skip()
+            if entry.seq <= self.position:
+                continue
+            if entry.seq > limit:
+                break
+            if entry.first > self.position + 1:
+                msg = f"seq {self.position + 1} is missing"
+                raise JournalGap(msg)
+            served.append((entry, max(entry.first, self.position + 1), entry.after(self.position)))
+            self.position = entry.seq
+        return served
+
+    def _skip(self) -> None:
+        """Move over what a cancel left unserved behind a pause."""
+        skip = self._channel.skip
+        if skip is not None and skip[0] <= self.position < skip[1]:
+            self.position = skip[1] - 1
+
+    async def _wait(self) -> None:
+        self._future = self._loop.create_future()
+        self._channel.waiting.append(self)
+        try:
+            await self._future
+        finally:
+            self._future = None
+
+    def wake(self) -> None:
+        """Something new, or a beat."""
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def detach(self) -> None:
+        """Stop following; safe to call twice."""
+        self.attached = False
+        self._channel.detach(self)
+        self._hub.release(self._channel)
+
+
+async def resolve(cursor: str | None, page: Page, journal: Journal) -> int:
+    """The position that a client's cursor means: exclusive, `<gen>-<seq>`, `<seq>`, `now`, or None for the start.
+
+    Raises:
+        RequestError: 400 for anything else.
+        StreamRefused: 409 `cursor_ahead` for a cursor that is not of this log's served part.
+    """
+    if cursor is None or cursor == "":
+        return -1
+    record = page.record
+    servable = record.servable(page.tail)
+    if cursor == "now":
+        return servable
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        msg = f"a cursor is '<gen>-<seq>', '<seq>' or 'now', got {cursor[:64]!r}"
+        raise RequestError(msg, param="after", code="bad_cursor")
+    seq = int(match[2])
+    if record.skip is not None and record.skip[0] <= seq < record.skip[1]:
+        return record.skip[1] - 1
+    if seq > servable or (match[1] and not await _is_event(int(match[1]), seq, record.sid, journal)):
+        msg = f"cursor {cursor} is not in the served log, whose last event has seq {servable}"
+        raise StreamRefused(msg, status=409, code="cursor_ahead", last_seq=min(seq, servable))
+    return seq
+
+
+async def _is_event(gen: int, seq: int, sid: str, journal: Journal) -> bool:
+    page = await journal.read(sid, seq - 1, 1)
+    return bool(page.entries) and page.entries[0].gen == gen

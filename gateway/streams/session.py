@@ -1,0 +1,355 @@
+"""A session owns one stream: one task that pumps an event source into the log. HTTP requests only read the log.
+
+It decides when to stop reading (pause bound, log bound), ends the stream exactly once, and closes its source in every
+case. It does not know what the source is: a provider group, an agent run, a test.
+
+Oddities, on purpose:
+1. An append that is refused (fenced) is not an error: a control step moved the write right. Record and tail are read
+   again in one atomic step, and the events are numbered anew if the record still names this session as owner.
+2. The end is appended while the source is still open: readers get it at once, closing the socket comes after.
+3. One cancel only. `cancel` and `interrupt` after the first are no-ops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gateway.core.errors import AtlasError, Category, Failure, ProviderError
+from gateway.core.events import TERMINAL, End, Event, State, UsageReport
+from gateway.streams.journal import Appended, Entry, ExpiredStream, UnknownStream
+from gateway.streams.lifecycle import Op, Outcome, Step
+from gateway.streams.stats import Stats
+from gateway.streams.status import error_object
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from gateway.core.clock import Clock
+    from gateway.core.usage import Usage
+    from gateway.streams.hub import Channel, Hub
+    from gateway.streams.journal import Journal
+    from gateway.streams.lifecycle import Record
+    from gateway.upstream.contract import Batch, Timeouts
+
+log = logging.getLogger("atlas.streams")
+
+LEAVE_DEADLINE_S = 5.0
+
+
+class Source(Protocol):
+    """Where a stream's events come from: entered once, iterated by one task, left in every case.
+
+    `timeouts` are those of the leg that is running now; `attempts` one line for each upstream attempt so far.
+    """
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Deadlines between events, of the current leg."""
+        ...
+
+    @property
+    def attempts(self) -> list[str]:
+        """One line per attempt, for the status object."""
+        ...
+
+    def open(self) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
+        """Begin. Entering waits for the first content; leaving closes the upstream socket."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Bounds of one stream."""
+
+    max_stream_bytes: int = 8_388_608
+    max_stream_events: int = 100_000
+    pause_hold_bytes: int = 1_048_576
+    pause_max_s: float = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What every session of a process stands on. `on_end(session, end)` settles a stream that is over."""
+
+    hub: Hub
+    journal: Journal
+    policy: Policy
+    clock: Clock
+    on_end: Callable[[Session, End], Awaitable[None]]
+
+
+class _Superseded(Exception):
+    """The stream ended, or somebody else owns it: stop, append nothing."""
+
+
+class Session:
+    """The owner of one stream in this process."""
+
+    def __init__(self, record: Record, source: Source, channel: Channel, ground: Ground) -> None:
+        hub, journal, policy, clock = ground.hub, ground.journal, ground.policy, ground.clock
+        self.sid = record.sid
+        self.record = record
+        self.source = source
+        self.channel = channel
+        self.stats = Stats(clock.monotonic())
+        self.closed = asyncio.Event()
+        self.end: End | None = None
+        self.grace_until: float | None = None
+        self.request_id = ""
+        self.key: str | None = None
+        self._hub, self._journal, self._policy, self._clock = hub, journal, policy, clock
+        self._on_end = ground.on_end
+        self._gen, self._seq = record.gen, channel.tail
+        self._pending: list[Event] = []
+        self._unacked: Entry | None = None
+        self._refused: Appended | None = None
+        self._bytes = self._held = 0
+        self._room: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stop: ProviderError | None = None
+        self._cancelled = False
+        self._active_s = 0.0
+        self._last_tick = clock.monotonic()
+        self._last_read = self._last_progress = self._last_tick
+        self._streaming = False
+
+    async def run(self) -> None:
+        """Pump the source until it ends, in whatever way. Never raises but for cancellation of the whole process."""
+        self._task = asyncio.current_task()
+        try:
+            if not self._cancelled:
+                await self._pump()
+        except _Superseded:
+            pass
+        except asyncio.CancelledError:
+            await self._end_after_cancel()
+        except ProviderError as error:
+            await self._end_safely(self._failed(error.failure))
+        except Exception:
+            log.exception("stream failed by a bug", extra={"stream": self.sid})
+            await self._end_safely(self._failed(Failure(Category.INTERNAL, "internal error; see the gateway's log")))
+        finally:
+            await self._leave()
+
+    async def _pump(self) -> None:
+        try:
+            async with self.source.open() as batches:
+                self._streaming = True
+                self._last_read = self._last_progress = self._clock.monotonic()
+                async for batch in batches:
+                    if not self._accept(batch) and await self._stalled():
+                        return
+                await self._finish(self._completed())
+        except asyncio.CancelledError:
+            if self._stop is None or self._task is None or self._task.uncancel() > 0:
+                raise
+            raise self._stop from None
+
+    def _accept(self, batch: Batch) -> bool:
+        """Append what one read gave. False when the loop must look at a refusal or a bound first."""
+        now = self._clock.monotonic()
+        self._last_read = now
+        if not batch:
+            return True
+        self._last_progress = now
+        self.stats.observe(batch, now)
+        self._pending.extend(batch)
+        self._flush()
+        if self.channel.hold is not None and self._held >= self._policy.pause_hold_bytes:
+            return False
+        return (
+            self._refused is None
+            and self._bytes < self._policy.max_stream_bytes
+            and self._seq < self._policy.max_stream_events
+        )
+
+    def _flush(self) -> None:
+        """Send what is pending, unless an entry is unacknowledged: then it goes with the next one."""
+        if self._unacked is None and self._pending and self._refused is None:
+            events, self._pending = self._pending, []
+            self._unacked = entry = Entry.of(self._gen, self._seq + len(events), events)
+            self._journal.append(self.sid, entry, self._settled)
+
+    def _settled(self, outcome: Appended) -> None:
+        entry, self._unacked = self._unacked, None
+        if entry is None:
+            return
+        if outcome is Appended.ACKED:
+            self._seq = entry.seq
+            size = len(entry.data)
+            self._bytes += size
+            if self.channel.hold is None:
+                self._held = 0
+            else:
+                self._held += size
+            self.channel.publish(entry)
+            if self._pending:
+                self._flush()
+        else:
+            self._refused = outcome
+            self._pending = entry.events + self._pending
+
+    async def _stalled(self) -> bool:
+        """Look at a refusal or a bound. True when the stream is over."""
+        if self._refused is Appended.FULL:
+            await self._finish(self._ended(State.INCOMPLETE, "limit"))
+            return True
+        if self._refused is not None:
+            await self._reconcile()
+        if self._bytes >= self._policy.max_stream_bytes or self._seq >= self._policy.max_stream_events:
+            await self._finish(self._ended(State.INCOMPLETE, "limit"))
+            return True
+        if self.channel.hold is not None and self._held >= self._policy.pause_hold_bytes:
+            await self._wait_for_resume()
+        return False
+
+    async def _wait_for_resume(self) -> None:
+        self._room = asyncio.Event()
+        try:
+            while self.channel.hold is not None:
+                await self._room.wait()
+                self._room.clear()
+        finally:
+            self._room = None
+            self._last_read = self._last_progress = self._clock.monotonic()
+
+    async def _reconcile(self) -> None:
+        """After a fence: adopt the log's gen and tail, if it is still ours, and append again."""
+        try:
+            page = await self._journal.read(self.sid, self._seq, 1)
+        except (UnknownStream, ExpiredStream) as error:
+            raise _Superseded from error
+        if page.record.state in TERMINAL or page.record.owner != self.record.owner:
+            raise _Superseded
+        self._gen, self._seq, self._refused = page.record.gen, page.tail, None
+        self._flush()
+
+    async def _finish(self, end: End) -> None:
+        """Append the end after everything else, once. A control step in between makes it try again."""
+        while True:
+            if self._refused is not None and self._refused is not Appended.FULL:
+                await self._reconcile()
+                continue
+            step = Step(
+                op=Op.FINISH, op_id=f"finish:{self.record.owner}:{self._gen}", expect_gen=self._gen,
+                expect_seq=self._seq, end=end,
+            )  # fmt: skip
+            answer, entries = await self._journal.step(self.sid, step)
+            if answer.outcome is not Outcome.STALE:
+                break
+            self._refused = Appended.FENCED
+        if answer.outcome is Outcome.CHANGED:
+            self.end = end
+        for entry in entries:
+            self.channel.publish(entry)
+
+    async def _end_safely(self, end: End) -> None:
+        """End the stream, and say so in the log when even that is impossible."""
+        with suppress(_Superseded, UnknownStream, ExpiredStream):
+            await self._finish(end)
+
+    async def _end_after_cancel(self) -> None:
+        """The task was cancelled: by a control step, which has ended the stream, or with the whole process."""
+        if not self._cancelled:
+            await self._end_safely(self._failed(Failure(Category.INTERNAL, "the gateway is shutting down"), "shutdown"))
+
+    def _completed(self) -> End:
+        length = any(finish.reason == "length" for finish in self.stats.finishes)
+        if self.stats.usage is None and self.stats.content_events:
+            self._pending.append(UsageReport(self.stats.effective_usage()))
+            self._flush()
+        return self._ended(State.INCOMPLETE, "length") if length else self._ended(State.COMPLETED, None)
+
+    def _failed(self, failure: Failure, reason: str | None = None) -> End:
+        return self._ended(State.FAILED, reason or str(failure.category), failure)
+
+    def _ended(self, state: State, reason: str | None, failure: Failure | None = None) -> End:
+        return End(state, reason, failure, *self.usage())
+
+    async def _leave(self) -> None:
+        """The source is closed: nothing further will be read, and everybody may know."""
+        self.closed.set()
+        try:
+            async with asyncio.timeout(LEAVE_DEADLINE_S):
+                await self._on_end(self, self.end or End(State.FAILED, "superseded"))
+        except (TimeoutError, AtlasError):
+            log.warning("a stream was not settled", extra={"stream": self.sid}, exc_info=True)
+        finally:
+            self.channel.session = None
+            self._hub.release(self.channel)
+
+    def cancel(self, end: End | None = None) -> None:
+        """Stop now: the log has its terminal entry already."""
+        if self._cancelled or self.closed.is_set():
+            return
+        self._cancelled = True
+        if end is not None:
+            self.end = end
+        if self._task is not None and self._stop is None:
+            self._task.cancel()
+
+    def shut_down(self) -> None:
+        """The process ends: say so in the log."""
+        if self._task is not None and not self._cancelled:
+            self._task.cancel()
+
+    def interrupt(self, category: Category, message: str) -> None:
+        """Fail a source that is overdue."""
+        if self._stop is None and not self._cancelled and self._task is not None and not self._task.done():
+            self._stop = ProviderError(category, message)
+            self._task.cancel()
+
+    def resumed(self) -> None:
+        """A resume was acknowledged: read on, if the pause bound had stopped the reading."""
+        self._held = 0
+        if self._room is not None:
+            self._room.set()
+
+    def orphaned(self, now: float) -> bool:
+        """Whether the grace after a disconnect is over and nobody reads; true once."""
+        if self.grace_until is None or now <= self.grace_until or self.channel.hold is not None:
+            return False
+        self.grace_until = None
+        return not self.channel.readers and self.end is None
+
+    @property
+    def attempts(self) -> list[str]:
+        """One line per upstream attempt so far."""
+        return self.source.attempts
+
+    def usage(self) -> tuple[Usage, int]:
+        """Usage so far, and the number of legs."""
+        return self.stats.effective_usage(), len(self.stats.legs)
+
+    def facts(self) -> dict[str, Any]:
+        """What only the owner knows, for the status object."""
+        facts = self.stats.facts(self._clock.monotonic(), self.source.attempts)
+        if self.end is not None:
+            facts["reason"] = self.end.reason
+            if self.end.failure is not None:
+                facts["error"] = error_object(self.end.failure)
+        return facts
+
+    def tick(self, now: float) -> None:
+        """Enforce what is due at monotonic time `now`; called a few times a second."""
+        elapsed, self._last_tick = now - self._last_tick, now
+        if self.channel.hold is not None:
+            self.stats.paused_s += elapsed
+        else:
+            self._active_s += elapsed
+        if self.end is not None:
+            return
+        timeouts = self.source.timeouts
+        if self._active_s > timeouts.total_s:
+            self.interrupt(Category.TIMEOUT_TOTAL, f"the stream took longer than {timeouts.total_s:g} s")
+        elif not self._streaming or self._room is not None:
+            return
+        elif now - self._last_read > timeouts.idle_s:
+            self.interrupt(Category.TIMEOUT_IDLE, f"no data from the provider for {timeouts.idle_s:g} s")
+        elif now - self._last_progress > timeouts.progress_s:
+            self.interrupt(Category.TIMEOUT_IDLE, f"no progress from the provider for {timeouts.progress_s:g} s")

@@ -1,0 +1,61 @@
+"""The status object of a stream: record, owner's facts and channel put together. A pure function of its arguments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.events import TERMINAL
+from gateway.core.ids import show_sid
+
+if TYPE_CHECKING:
+    from gateway.core.errors import Failure
+    from gateway.streams.hub import Channel
+    from gateway.streams.journal import Known
+
+_NO_FACTS: dict[str, Any] = {"attempts": [], "legs": [], "usage": None, "metrics": {}}
+
+
+def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | None) -> dict[str, Any]:
+    """What `GET /v1/streams/{id}` answers; times are Unix seconds, durations milliseconds."""
+    record = known.record
+    facts = {**_NO_FACTS, **facts}
+    metrics = dict(facts["metrics"])
+    if channel is not None:
+        metrics["readers_max"] = channel.reader_peak
+        metrics["reattaches"] = channel.reattaches
+    return {
+        "id": show_sid(record.sid),
+        "object": "stream",
+        "state": str(record.state),
+        "recovering": False,
+        "reason": facts.get("reason"),
+        "gen": record.gen,
+        "seq": record.servable(known.tail),
+        "model": record.model,
+        "dialect": record.dialect,
+        "created": int(record.created),
+        "expires_at": int(known.expires),
+        "paused_since": record.paused_since,
+        "readers": 0 if channel is None else len(channel.readers),
+        "resumable": known.tail >= 0,
+        "attempts": facts["attempts"],
+        "legs": facts["legs"],
+        "usage": facts["usage"],
+        "cost_usd": None,
+        "metrics": metrics,
+        **({"error": facts["error"]} if facts.get("error") and record.state in TERMINAL else {}),
+    }
+
+
+def error_object(failure: Failure) -> dict[str, Any]:
+    """A failure as status objects and native end events show it."""
+    consequence = failure.consequence
+    shown: dict[str, Any] = {
+        "type": consequence.type,
+        "code": consequence.code,
+        "message": failure.message,
+        "whose": consequence.whose,
+    }
+    if failure.attempts:
+        shown["attempts"] = list(failure.attempts)
+    return shown

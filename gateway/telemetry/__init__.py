@@ -1,0 +1,1 @@
+"""What operators see: metrics in one table, JSON logs without prompts or secrets."""
