@@ -79,7 +79,7 @@ def create(settings: Settings, *, clock: Clock | None = None) -> Atlas:
     routes = RouteTable(_groups(settings, metrics, clock, providers))
     control = StreamControl(
         journal, hub, clock,
-        on_control=lambda op, result: metrics.control.labels(op, result).inc(),
+        on_control=lambda op, result: metrics.control(op, result).inc(),
         on_close=metrics.cancel_to_close.observe,
     )  # fmt: skip
     pipeline = Pipeline(
@@ -133,8 +133,8 @@ def _lifespan(pipeline: Pipeline, keeper: Housekeeper, providers: list[Provider]
 
 def _groups(settings: Settings, metrics: Metrics, clock: Clock, providers: list[Provider]) -> list[ProviderGroup]:
     def on_attempt(endpoint: str, outcome: str, seconds: float) -> None:
-        metrics.upstream_requests.labels(endpoint, outcome).inc()
-        metrics.upstream_seconds.labels(endpoint).observe(seconds)
+        metrics.upstream_requests(endpoint, outcome).inc()
+        metrics.upstream_seconds(endpoint).observe(seconds)
 
     def group(model: str, endpoints: tuple[Endpoint, ...]) -> ProviderGroup:
         rng = random.Random()  # jitter only
@@ -191,8 +191,8 @@ def _gauges(metrics: Metrics, hub: Hub, journal: MemoryJournal) -> None:
     def refresh() -> None:
         owned = [channel for channel in hub.channels.values() if channel.session is not None]
         paused = sum(channel.hold is not None for channel in owned)
-        metrics.streams.labels("running").set(len(owned) - paused)
-        metrics.streams.labels("paused").set(paused)
+        metrics.streams("running").set(len(owned) - paused)
+        metrics.streams("paused").set(paused)
         metrics.buffer_bytes.set(journal.total_bytes)
 
     metrics.before_scrape(refresh)

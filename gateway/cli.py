@@ -8,6 +8,7 @@ stdout, errors to stderr. Exit codes: 0 done, 1 cannot serve here, 2 the command
 import argparse
 import contextlib
 import errno
+import gc
 import json
 import math
 import shlex
@@ -84,9 +85,22 @@ def _serve(settings: Settings, *, insecure: bool) -> int:
     with listen(settings.server.host, settings.server.port) as listener:
         host, port = listener.getsockname()[:2]
         server = _announcing_server(settings, startup_text(settings, base_url(host, port)))
+        _tune_process(settings)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal once it has shut down
             server.run(sockets=[listener])
         return 0 if server.started else 1
+
+
+def _tune_process(settings: Settings) -> None:
+    """What belongs to the process, not to the app: where logs go, and a garbage collector that looks less often.
+
+    Streams are freed by reference counts; the default thresholds would walk every open stream many times a second.
+    """
+    from gateway.telemetry.logs import configure  # noqa: PLC0415 - after uvicorn, whose logs go the same way
+
+    configure(settings.server.log_level)
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def refuse_exposure(settings: Settings, *, insecure: bool) -> None:

@@ -166,7 +166,8 @@ class Pipeline:
 
     async def _ended(self, session: Session, end: End) -> None:
         """Settle a stream: what its status shows from now on, metrics, one log line."""
-        facts = session.facts()
+        facts, channel = session.facts(), session.channel
+        facts["metrics"] |= {"readers_max": channel.reader_peak, "reattaches": channel.reattaches}
         await self.journal.annotate(session.sid, facts)
         before_content = end.state is State.FAILED and session.stats.first_content is None
         if session.key is not None and (before_content or end.reason == "disconnect"):
@@ -191,19 +192,26 @@ class Pipeline:
 
     def _count(self, session: Session, end: End) -> None:
         metrics, stats, route = self._metrics, session.stats, session.record.route
-        metrics.stream_ends.labels(end.state if end.reason is None else f"{end.state}:{end.reason}").inc()
+        metrics.stream_ends(_end_label(end)).inc()
         if stats.first_content is not None:
-            metrics.first_token.labels(route).observe(stats.first_content - stats.created)
+            metrics.first_token(route).observe(stats.first_content - stats.created)
         if (median := stats.percentile_s(0.5)) is not None:
-            metrics.inter_token.labels(route).observe(median)
+            metrics.inter_token(route).observe(median)
         if stats.stalls:
             metrics.stalls.inc(stats.stalls)
         if stats.paused_s:
             metrics.paused.observe(stats.paused_s)
         if stats.legs:
             usage, endpoint = stats.effective_usage(), stats.legs[-1].endpoint
-            metrics.tokens.labels(endpoint, "input").inc(usage.input_tokens)
-            metrics.tokens.labels(endpoint, "output").inc(usage.output_tokens)
+            metrics.tokens(endpoint, "input").inc(usage.input_tokens)
+            metrics.tokens(endpoint, "output").inc(usage.output_tokens)
+
+
+def _end_label(end: End) -> str:
+    """State and reason, of which a caller may give any for a cancel: those count as `control`."""
+    if end.state is State.CANCELLED and end.reason not in {"disconnect", "pause_expired", "deleted"}:
+        return "cancelled:control"
+    return end.state if end.reason is None else f"{end.state}:{end.reason}"
 
 
 def _start(record: Record, request: ChatRequest, options: Options) -> Start:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway.api.sse import Delivery
-from gateway.core.errors import Category, Failure, RequestError
+from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
+from gateway.api.sse import PLAIN_ENDS, Delivery
+from gateway.core.errors import Category, Failure
 from gateway.core.events import End, State
 from gateway.core.ids import show_sid
 from gateway.dialects import openai_chat
@@ -29,7 +31,6 @@ ROUTE = "/v1/chat/completions"
 KEYED_GRACE = "grace=60"
 MAX_GRACE_S = 3600
 _GRACE = re.compile(r"grace=(\d{1,6})")
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,10 @@ class ChatCompletions:
     async def _stream(self, exchange: Exchange, opened: Opened) -> None:
         renderer = opened.reader.renderers.setdefault("wire", StreamRenderer(opened.start))
         delivery = Delivery(exchange, opened.reader, renderer, self.services.clock, self.services.pace)  # type: ignore[arg-type]
-        head = _stream_headers(opened)
-        end = await delivery.run(head, self.services.tasks)
+        plain = PLAIN_ENDS - {State.CANCELLED} if _finishes_on_cancel(opened) else PLAIN_ENDS
+        end = await delivery.run(partial(_stream_headers, opened), self.services.tasks, plain_ends=plain)
         if end is not None:
-            await _refuse_end(exchange, end, head)
+            await _refuse_end(exchange, end, _stream_headers(opened))
         elif delivery.gone and not opened.reader.done:
             await self._left(opened)
 
@@ -85,7 +86,7 @@ class ChatCompletions:
             watcher.cancel()
         if end is None:
             await self._left(opened)
-        elif end.state in {State.COMPLETED, State.INCOMPLETE} or _finishes(opened, end):
+        elif end.state not in PLAIN_ENDS or (end.state is State.CANCELLED and _finishes_on_cancel(opened)):
             await exchange.answer(200, collector.body(end), _stream_headers(opened))
         else:
             await _refuse_end(exchange, end, _stream_headers(opened))
@@ -110,18 +111,18 @@ def options(exchange: Exchange) -> Options:
         RequestError: 400, naming the header.
     """
     key = exchange.header("idempotency-key")
-    if key is not None and not _KEY.fullmatch(key):
-        raise _bad_header("Idempotency-Key", "1 to 255 visible ASCII characters", key)
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise bad_header("Idempotency-Key", "1 to 255 visible ASCII characters", key)
     policy = exchange.header("x-atlas-on-disconnect") or ("cancel" if key is None else KEYED_GRACE)
     grace = _GRACE.fullmatch(policy)
     if policy not in {"cancel", "continue"} and (grace is None or int(grace[1]) > MAX_GRACE_S):
-        raise _bad_header("x-atlas-on-disconnect", f"cancel, continue or grace=<0..{MAX_GRACE_S}>", policy)
+        raise bad_header("x-atlas-on-disconnect", f"cancel, continue or grace=<0..{MAX_GRACE_S}>", policy)
     on_cancel = exchange.header("x-atlas-on-cancel") or "error"
     if on_cancel not in {"error", "finish"}:
-        raise _bad_header("x-atlas-on-cancel", "error or finish", on_cancel)
+        raise bad_header("x-atlas-on-cancel", "error or finish", on_cancel)
     fallback = exchange.header("x-atlas-fallback") or "safe"
     if fallback not in {"off", "safe", "continue"}:
-        raise _bad_header("x-atlas-fallback", "off, safe or continue", fallback)
+        raise bad_header("x-atlas-fallback", "off, safe or continue", fallback)
     return Options(
         on_disconnect=policy,
         on_cancel=on_cancel,
@@ -131,12 +132,8 @@ def options(exchange: Exchange) -> Options:
     )
 
 
-def _bad_header(name: str, expected: str, got: str) -> RequestError:
-    return RequestError(f"{name} must be {expected}, got {got!r:.64}", param=name, code="invalid_header")
-
-
-def _finishes(opened: Opened, end: End) -> bool:
-    return end.state is State.CANCELLED and opened.start.flags.get("on_cancel") == "finish"
+def _finishes_on_cancel(opened: Opened) -> bool:
+    return opened.start.flags.get("on_cancel") == "finish"
 
 
 async def _refuse_end(exchange: Exchange, end: End, head: Headers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.streams.control import StreamControl
     from gateway.telemetry.metrics import Metrics
 
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LOCAL = Principal()
 
 
@@ -68,3 +70,8 @@ class Services:
         """Who is asking. Without configured keys any credential is accepted and ignored."""
         del exchange
         return _LOCAL
+
+
+def bad_header(name: str, expected: str, got: str) -> RequestError:
+    """The refusal of a header's value."""
+    return RequestError(f"{name} must be {expected}, got {got!r:.64}", param=name, code="invalid_header")

@@ -49,9 +49,9 @@ class Edge:
             pass
         except Exception:
             log.exception("request failed by a bug", extra={"request": exchange.request_id})
-            if exchange.status:
+            if exchange.status and not exchange.whole:
                 exchange.abort()
-            else:
+            elif not exchange.status:
                 await exchange.fail(Failure(Category.INTERNAL, "internal error; see the gateway's log"))
         finally:
             self._count(exchange, begun, hot=handler is not None)
@@ -59,8 +59,8 @@ class Edge:
     def _count(self, exchange: Exchange, begun: float, *, hot: bool) -> None:
         route: Any = exchange.scope["path"] if hot else getattr(exchange.scope.get("route"), "path", UNMATCHED)
         metrics = self._services.metrics
-        metrics.http_requests.labels(route, exchange.scope["method"], str(exchange.status)).inc()
-        metrics.http_seconds.labels(route).observe(self._services.clock.monotonic() - begun)
+        metrics.http_requests(route, exchange.scope["method"], str(exchange.status)).inc()
+        metrics.http_seconds(route).observe(self._services.clock.monotonic() - begun)
 
 
 class _Numbered:
@@ -78,4 +78,6 @@ class _Numbered:
             known = {name for name, _ in message["headers"]}
             if b"x-request-id" not in known:
                 message["headers"] = [*message["headers"], (b"x-request-id", exchange.request_id.encode("ascii"))]
+        elif not message.get("more_body"):
+            self._exchange.whole = True
         await self._send(message)

@@ -12,6 +12,8 @@ from starlette.responses import Response
 from gateway.core.errors import RequestError
 from gateway.dialects.openai_errors import request_body, retry_headers
 
+INTERNAL = "internal error; see the gateway's log"
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.requests import Request
@@ -22,6 +24,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(RequestError, _request)
+    app.add_exception_handler(Exception, _bug)
 
 
 def response(error: RequestError) -> Response:
@@ -55,10 +58,15 @@ async def _validation(_: Request, error: Exception) -> Response:
     first: dict[str, Any] = problems[0] if problems else {"loc": (), "msg": "invalid request"}
     param = ".".join(str(part) for part in first["loc"][1:]) or None
     message = f"{param or 'request'}: {first['msg']}"
-    return response(RequestError(message, status=422, code="invalid_value", param=param))
+    return response(RequestError(message, code="invalid_value", param=param))
 
 
 async def _request(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestError):
         raise error
     return response(error)
+
+
+async def _bug(_: Request, __: Exception) -> Response:
+    """The framework raises the error again behind this answer; the edge logs it."""
+    return response(RequestError(INTERNAL, status=500, code="internal_error", type_="server_error"))

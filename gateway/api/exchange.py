@@ -6,6 +6,8 @@ The hot routes use this directly, around the web framework's own request and res
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -22,6 +24,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 BODY_DEADLINE_S = 30.0
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 JSON_TYPE = (b"content-type", b"application/json")
 
 
@@ -30,15 +33,16 @@ class ClientGone(Exception):
 
 
 class Exchange:
-    """A request and its one answer. `status` is what was answered, 0 before."""
+    """A request and its one answer. `status` is what was answered, 0 before; `whole` that all of it was sent."""
 
-    __slots__ = ("_receive", "_send", "headers", "request_id", "scope", "status")
+    __slots__ = ("_receive", "_send", "headers", "request_id", "scope", "status", "whole")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = new_request_id()
         self.status = 0
+        self.whole = False
 
     def header(self, name: str) -> str | None:
         """A request header by its lower-case name."""
@@ -67,31 +71,24 @@ class Exchange:
         length = self.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > limit:
             raise self._too_large(limit)
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            body: bytes = message.get("body", b"")
-        else:
-            body = await self._rest_of_body(message, limit)
-        if len(body) > limit:
-            raise self._too_large(limit)
-        return body
-
-    async def _rest_of_body(self, message: Message, limit: int) -> bytes:
-        body = bytearray()
         try:
             async with asyncio.timeout(BODY_DEADLINE_S):
-                while True:
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    body += message.get("body", b"")
-                    if len(body) > limit:
-                        raise self._too_large(limit)
-                    if not message.get("more_body"):
-                        return bytes(body)
-                    message = await self._receive()
+                return await self._whole_body(limit)
         except TimeoutError:
             msg = f"the body was not whole within {BODY_DEADLINE_S:g} s"
             raise RequestError(msg, status=408, code="request_timeout") from None
+
+    async def _whole_body(self, limit: int) -> bytes:
+        body = b""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body = body + message.get("body", b"") if body else message.get("body", b"")
+            if len(body) > limit:
+                raise self._too_large(limit)
+            if not message.get("more_body"):
+                return body
 
     @staticmethod
     def _too_large(limit: int) -> RequestError:
@@ -111,6 +108,7 @@ class Exchange:
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Send a part of the body; waits while more than the transport's high-water mark is queued."""
+        self.whole = not more
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def answer(self, status: int, body: bytes, headers: Headers | None = None) -> None:
@@ -143,5 +141,7 @@ class Exchange:
     def abort(self) -> None:
         """Reset the connection: for a client that does not read, or a body that must not look whole."""
         transport = self.scope.get("extensions", {}).get("atlas.transport")
-        if transport is not None:
+        if transport is not None and not transport.is_closing():
+            # Without this the kernel goes on offering what it has queued, for minutes, and closes with FIN.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             transport.abort()

@@ -17,6 +17,7 @@ from gateway.streams.journal import JournalError
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from gateway.api.exchange import Exchange, Headers
     from gateway.core.clock import Clock
@@ -28,6 +29,8 @@ SSE_HEADERS: Headers = [
     (b"x-accel-buffering", b"no"),
 ]
 HEARTBEAT = ServerSentEvent(comment="keep-alive", sep="\n").encode()
+PLAIN_ENDS = frozenset({State.FAILED, State.CANCELLED})
+"""Ends that are plain HTTP errors if nothing was sent before them."""
 
 
 class Renderer(Protocol):
@@ -55,32 +58,42 @@ class Pace:
 class Delivery:
     """One reader's way to one client. `gone` once it hung up or was dropped."""
 
-    __slots__ = ("_began", "_clock", "_exchange", "_pace", "_progress", "_reader", "_renderer", "_skip", "gone")
+    __slots__ = (
+        "_began", "_clock", "_exchange", "_pace", "_plain", "_progress", "_reader", "_renderer", "_skip", "gone",
+    )  # fmt: skip
 
     def __init__(self, exchange: Exchange, reader: Reader, renderer: Renderer, clock: Clock, pace: Pace) -> None:
         self._exchange, self._reader, self._renderer = exchange, reader, renderer
         self._clock, self._pace = clock, pace
         self._progress = renderer.initial
         self._began = False
+        self._plain = PLAIN_ENDS
         self._skip = 0
         self.gone = False
         reader.on_stuck = exchange.abort
 
     async def run(
-        self, head: Headers, tasks: asyncio.TaskGroup, *, eager: bool = False, skip_frames: int = 0
+        self,
+        head: Callable[[], Headers],
+        tasks: asyncio.TaskGroup,
+        *,
+        eager: bool = False,
+        plain_ends: frozenset[State] = PLAIN_ENDS,
+        skip_frames: int = 0,
     ) -> End | None:
         """Deliver everything up to the terminal.
 
         Args:
-            head: headers of the answer beside those of every event stream.
+            head: gives headers of the answer beside those of every event stream, once they are needed.
             tasks: owns the task that watches for the client's hanging up.
             eager: send the status line at once.
+            plain_ends: ends that are returned, not rendered, when they come before anything was sent.
             skip_frames: data frames that the client has already.
 
         Returns:
-            An end in failure or cancellation that came before anything was sent: to be answered as plain HTTP.
+            One of `plain_ends` that came before anything was sent: to be answered as plain HTTP.
         """
-        self._skip = skip_frames
+        self._plain, self._skip = plain_ends, skip_frames
         watcher = tasks.create_task(self._watch())
         try:
             if eager:
@@ -92,22 +105,25 @@ class Delivery:
         finally:
             watcher.cancel()
 
-    async def _deliver(self, head: Headers) -> End | None:
+    async def _deliver(self, head: Callable[[], Headers]) -> End | None:
         reader, started = self._reader, self._clock.monotonic()
         reader.sent_at = started
         while not self.gone:
-            served = reader.take() or await reader.next()
-            data, end = self._render(served) if served else (b"", None)
+            served = reader.take() or (await reader.page() if reader.behind else [])
+            if not served and not reader.done:
+                await self._quiet(head, started)
+                await reader.wait()
+                continue
+            data, end = self._render(served)
             if end is not None:
                 return end
-            if data or reader.done:
+            done = reader.done
+            if data or done:
                 if not self._began:
                     await self._begin(head)
-                await self._send(data, more=not reader.done)
-                if reader.done:
+                await self._send(data, more=not done)
+                if done:
                     return None
-            elif not served:
-                await self._quiet(head, started)
         return None
 
     def _render(self, served: list[Served]) -> tuple[bytes, End | None]:
@@ -116,7 +132,7 @@ class Delivery:
         renderer, shared = self._renderer, not self._reader.alone
         for entry, first, events in served:
             control = entry.control
-            if isinstance(control, End) and not self._began and control.state in _NO_SUCCESS and not any(parts):
+            if isinstance(control, End) and not self._began and control.state in self._plain and not any(parts):
                 return b"", control
             before = self._progress
             if shared and first == entry.first and (hit := entry.rendered) and hit[0] is renderer and hit[1] is before:
@@ -127,7 +143,7 @@ class Delivery:
             parts.append(data)
             if shared and first == entry.first:
                 entry.rendered = (renderer, before, self._progress, data)
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        data = b"".join(parts)
         return (self._skipped(data) if self._skip else data), None
 
     def _skipped(self, data: bytes) -> bytes:
@@ -137,9 +153,9 @@ class Delivery:
             self._skip -= 1
         return data
 
-    async def _begin(self, head: Headers) -> None:
+    async def _begin(self, head: Callable[[], Headers]) -> None:
         self._began = True
-        await self._exchange.start(200, [*SSE_HEADERS, *head])
+        await self._exchange.start(200, [*SSE_HEADERS, *head()])
 
     async def _send(self, data: bytes, *, more: bool = True) -> None:
         reader = self._reader
@@ -148,7 +164,7 @@ class Delivery:
         await self._exchange.write(data, more=more)
         reader.sending = False
 
-    async def _quiet(self, head: Headers, started: float) -> None:
+    async def _quiet(self, head: Callable[[], Headers], started: float) -> None:
         """Nothing came within a beat: a status line that is due, or a heartbeat that is."""
         now = self._clock.monotonic()
         if not self._began:
@@ -164,15 +180,12 @@ class Delivery:
         self.gone = True
         self._reader.wake()
 
-    async def _break_off(self, head: Headers, error: JournalError) -> None:
+    async def _break_off(self, head: Callable[[], Headers], error: JournalError) -> None:
         """The log cannot be read on: say so, and never let the body look whole."""
         failure = Failure(Category.JOURNAL, f"the stream's log cannot be read on ({type(error).__name__}: {error})")
         if not self._began:
-            await self._exchange.fail(failure, head)
+            await self._exchange.fail(failure, head())
         elif (frame := self._renderer.broken(failure)) is not None:
             await self._exchange.write(frame, more=False)
         else:
             self._exchange.abort()
-
-
-_NO_SUCCESS = frozenset({State.FAILED, State.CANCELLED})

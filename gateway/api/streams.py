@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
+from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
 from gateway.api.exchange import Exchange
 from gateway.api.sse import Delivery
 from gateway.core.errors import RequestError, StreamRefused
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 MAX_CONTROL_BODY = 4096
 MAX_REASON = 200
-_ETAG = re.compile(r'(?:W/)?"?(\d{1,18})"?')
+_ETAG = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
 _NATIVE = NativeRenderer()
 
 
@@ -197,12 +198,14 @@ async def _asked(request: Request) -> _Asked:
     if body.reason is not None and len(body.reason) > MAX_REASON:
         msg = f"reason is at most {MAX_REASON} characters, got {len(body.reason)}"
         raise RequestError(msg, param="reason", code="invalid_value")
+    key = request.headers.get("idempotency-key")
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise bad_header("Idempotency-Key", "1 to 255 visible ASCII characters", key)
     match = request.headers.get("if-match")
     etag = None if match in {None, "*"} else _ETAG.fullmatch(match or "")
     if match not in {None, "*"} and etag is None:
-        msg = f'If-Match must be "<gen>", got {match!r:.64}'
-        raise RequestError(msg, param="If-Match", code="invalid_header")
-    return _Asked(body, None if etag is None else int(etag[1]), request.headers.get("idempotency-key"))
+        raise bad_header("If-Match", '"<gen>"', match or "")
+    return _Asked(body, None if etag is None else int(etag[1]), key)
 
 
 async def _controlled(services: Services, stream_id: str, tenant: str, call: Any) -> Response:
@@ -237,7 +240,7 @@ class _Events(Response):
         reader = Reader(channel, hub, journal, self._position)
         delivery = Delivery(Exchange(scope, receive, send), reader, self._renderer, services.clock, services.pace)
         try:
-            await delivery.run([], services.tasks, eager=True, skip_frames=self._skip_frames)
+            await delivery.run(list, services.tasks, eager=True, skip_frames=self._skip_frames)
         finally:
             reader.detach()
 

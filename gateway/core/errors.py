@@ -9,7 +9,7 @@
 mapped at the edge they enter (`upstream.transport`, the adapters); nobody else catches them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -93,7 +93,7 @@ CONSEQUENCES: dict[Category, Consequence] = {
     Category.STREAM_ERROR: Consequence(502, _SERVER, "stream_error", "provider", same=True),
     Category.PROTOCOL: Consequence(502, _SERVER, "protocol", "provider"),
     Category.EMPTY: Consequence(502, _SERVER, "empty", "provider", same=True),
-    Category.POOL_EXHAUSTED: Consequence(503, _SERVER, "pool_exhausted", "atlas", elsewhere=False),
+    Category.POOL_EXHAUSTED: Consequence(503, _SERVER, "pool_exhausted", "atlas"),
     Category.NO_ENDPOINT: Consequence(503, _SERVER, "no_endpoint", "provider", elsewhere=False),
     Category.CANCELLED: Consequence(409, _REQUEST, "stream_cancelled", "caller", elsewhere=False, retry=False),
     Category.BUDGET: Consequence(429, "insufficient_quota", "budget_exceeded", "policy", elsewhere=False, retry=False),
@@ -106,7 +106,8 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """A failure as it stands in the log: enough to answer in any dialect, at any later time.
 
     `message` is safe to show: at most 512 characters, no control characters, no secret. `attempts` lists one line per
-    upstream attempt. `retry_after_s` is what the provider asked for. `status` overrides the table's.
+    upstream attempt. `retry_after_s` is what the provider asked for. `status` overrides the table's, for what the
+    caller named.
     """
 
     category: Category
@@ -120,7 +121,8 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     @property
     def consequence(self) -> Consequence:
         """The row of the table that says what follows."""
-        return CONSEQUENCES[self.category]
+        row = CONSEQUENCES[self.category]
+        return row if self.status is None else replace(row, status=self.status, type=_REQUEST, whose="caller")
 
 
 class AtlasError(Exception):
@@ -173,7 +175,14 @@ class ProviderError(AtlasError):
         attempts: tuple[str, ...] = (),
     ) -> None:
         super().__init__(f"{category}: {message}")
-        self.failure = Failure(category, clean(message), retry_after_s, param, attempts, provider_code)
+        self.failure = Failure(
+            category,
+            clean(message),
+            retry_after_s,
+            param and clean(param),
+            attempts,
+            provider_code and clean(provider_code),
+        )
 
     @property
     def category(self) -> Category:

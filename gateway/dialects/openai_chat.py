@@ -61,7 +61,7 @@ def parse(raw: bytes) -> ChatRequest:
         tools=_tools(body),
         tool_choice=_tool_choice(body),
         schema=_schema(body),
-        flags={"include_usage": True} if stream and _include_usage(body) else {},
+        flags={"include_usage": True} if _include_usage(body) and stream else {},
         body=body,
     )
 

@@ -79,12 +79,22 @@ class StreamRenderer:
     def render(self, progress: Progress, events: list[Event], gen: int, first_seq: int) -> tuple[Progress, bytes]:
         """The bytes of consecutive events that come after `progress`, and the progress after them."""
         del gen, first_seq  # the wire has no ids
-        if len(events) == 1:  # the usual case: one text delta of one choice that has begun
-            event = events[0]
-            if type(event) is Text and event.choice in progress.roles:
-                before, after = self._frame(progress, event.choice)
-                return progress, before + _encode(event.text) + after
-        return self._render_all(progress, events)
+        out: list[bytes] = []
+        chunk: list[Event] = []
+        for event in events:
+            if type(event) is Text and not chunk and not event.more and event.choice in progress.roles:
+                before, after = self._frame(progress, event.choice)  # the usual case: a chunk of nothing but text
+                out += before, _encode(event.text), after
+            elif isinstance(event, End):
+                progress, data = self._end(progress, event)
+                out.append(data)
+            elif isinstance(event, _RENDERED):
+                chunk.append(event)
+                if not event.more:
+                    progress, data = self._one(progress, tuple(chunk))
+                    out.append(data)
+                    chunk.clear()
+        return progress, b"".join(out)
 
     def broken(self, failure: Failure) -> bytes:
         """The in-band error of one response whose log cannot be read on."""
@@ -108,21 +118,6 @@ class StreamRenderer:
         if self._asked_usage:
             chunk["usage"] = None
         return chunk
-
-    def _render_all(self, progress: Progress, events: list[Event]) -> tuple[Progress, bytes]:
-        out: list[bytes] = []
-        chunk: list[Event] = []
-        for event in events:
-            if isinstance(event, End):
-                progress, data = self._end(progress, event)
-                out.append(data)
-            elif isinstance(event, _RENDERED):
-                chunk.append(event)
-                if not event.more:
-                    progress, data = self._one(progress, tuple(chunk))
-                    out.append(data)
-                    chunk.clear()
-        return progress, b"".join(out)
 
     def _one(self, progress: Progress, chunk: tuple[Event, ...]) -> tuple[Progress, bytes]:
         """One chunk of 1..k events; before the first semantic delta it is held back."""

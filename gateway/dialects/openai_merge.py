@@ -16,7 +16,7 @@ def merge(target: Members, patch: Members) -> None:
         elif isinstance(held, list) and _indexed(value):
             _by_index(held, cast("list[Members]", value), merge)
         else:
-            target[name] = value
+            target[name] = _copied(value)
 
 
 def accumulate(target: Members, delta: Members) -> None:

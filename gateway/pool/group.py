@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway.core.errors import Category, ProviderError
-from gateway.core.events import SEMANTIC, Finish, Leg
+from gateway.core.events import SEMANTIC, Extra, Finish, Leg
 from gateway.pool.retry import MAX_ATTEMPTS, repeat_after_s
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Attempts:
         self.attempts: list[str] = []
         self.endpoint: Endpoint | None = None
         self._failures: list[Failure] = []
+        self._uncounted: set[str] = set()
 
     @property
     def timeouts(self) -> Timeouts:
@@ -102,8 +103,7 @@ class Attempts:
 
     @property
     def _exhausted(self) -> bool:
-        counted = [failure for failure in self._failures if failure.category is not Category.STALE_CONNECTION]
-        return len(counted) >= MAX_ATTEMPTS
+        return len(self._failures) - len(self._uncounted) >= MAX_ATTEMPTS
 
     async def _first_content(self, stack: AsyncExitStack, endpoint: Endpoint) -> AsyncIterator[Batch] | None:
         """Ask one endpoint; its batches once the first content is there, None (and a failure noted) if it fails."""
@@ -137,6 +137,8 @@ class Attempts:
         failure = error.failure
         if failure.category is Category.MODEL_NOT_FOUND and endpoint.model == "*":
             failure = msgspec.structs.replace(failure, status=404)  # the client named it
+        if failure.category is Category.STALE_CONNECTION:
+            self._uncounted.add(endpoint.name)  # the first of an endpoint; a second one was no stale connection
         self._failures.append(failure)
         self.attempts.append(f"{endpoint.name}: {failure.category}")
         self._group.on_attempt(endpoint.name, failure.category, self._group.clock() - begun)
@@ -181,4 +183,10 @@ async def _read_to_content(batches: AsyncIterator[Batch]) -> Batch:
             return head
     if any(isinstance(event, Finish) and event.reason != "stop" for event in head):
         return head  # filtered, or all tokens went into reasoning that is not shown
+    if any(isinstance(event, Extra) and _says_something(event.patch.get("delta")) for event in head):
+        return head  # in a form of the dialect's own, such as audio
     raise ProviderError(Category.EMPTY, "the provider's answer had no content")
+
+
+def _says_something(delta: Any) -> bool:
+    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")

@@ -26,17 +26,20 @@ from gateway.core.events import (
     Text,
     ToolCall,
     UsageReport,
+    encode,
 )
 from gateway.core.usage import Usage
 
 DIALECT = "openai_chat"
 MALFORMED_IN_A_ROW = 3
 TEMPLATES_TRIED = 4
+MAX_INDEX = 65_535
 
 _ENVELOPE = frozenset({"id", "object", "created", "model", "choices", "usage", "error"})
 _CHOICE = frozenset({"index", "delta", "finish_reason"})
 _NULLABLE = frozenset({"content", "refusal", "tool_calls", "function_call", "role", "reasoning_content", "reasoning"})
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_LONG_NUMBER = re.compile(rb"\d{19}")
 _SENTINEL = "\x00sentinel"
 _SENTINEL_JSON = b'"\\u0000sentinel"'
 
@@ -77,10 +80,10 @@ class _Calls:
 
     def __init__(self) -> None:
         self.by_id: dict[str, int] = {}
-        self.by_index: dict[Any, int] = {}
+        self.by_index: dict[int, int] = {}
         self.named: set[int] = set()
 
-    def place(self, index: Any, call_id: str | None) -> tuple[int, bool]:
+    def place(self, index: int, call_id: str | None) -> tuple[int, bool]:
         """The dense index of a fragment, and whether it begins a call."""
         if call_id is not None and call_id in self.by_id:
             return self.by_id[call_id], False
@@ -111,6 +114,7 @@ class ChunkDecoder:
         self._before: list[SourceEvent] = []
         self._choice_of_template = 0
         self._templates = 0
+        self.failure: MalformedChunk | InStreamError | None = None
 
     @property
     def complete(self) -> bool:
@@ -120,35 +124,46 @@ class ChunkDecoder:
     def feed(self, payloads: list[bytes]) -> list[SourceEvent]:
         """The events of whole chunks, in order. A malformed one among good ones is skipped and counted.
 
+        What stands before a failure is returned first: then `failure` is set, and the next call raises it.
+
         Raises:
             MalformedChunk: three in a row.
             InStreamError: the provider says that it failed.
         """
+        if self.failure is not None:
+            raise self.failure
         events: list[SourceEvent] = []
         for payload in payloads:
             prefix = self._prefix
             if prefix and payload.startswith(prefix) and payload.endswith(self._suffix):
                 try:
                     text = _decode_string(payload[len(prefix) : -len(self._suffix)])
-                except msgspec.MsgspecError:
-                    pass
-                else:
-                    if text:
-                        self._in_a_row = 0
-                        events += self._before
-                        events.append(Text(self._choice_of_template, text))
+                except (msgspec.MsgspecError, UnicodeDecodeError):
+                    text = ""
+                if text:
+                    self._in_a_row = 0
+                    events += self._before
+                    events.append(Text(self._choice_of_template, text))
                     continue
             if payload == b"[DONE]":
                 self.done = True
                 break
-            self._feed_slowly(payload, events)
+            try:
+                self._feed_slowly(payload, events)
+            except (MalformedChunk, InStreamError) as failure:
+                if not events:
+                    raise
+                self.failure = failure
+                break
         return events
 
     def _feed_slowly(self, payload: bytes, events: list[SourceEvent]) -> None:
         try:
             chunk = _decode(payload)
             found = self._chunk(chunk)
-        except (msgspec.MsgspecError, UnicodeDecodeError, MalformedChunk) as error:
+            if _LONG_NUMBER.search(payload):
+                encode([*found])  # numbers beyond 64 bits cannot be logged
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, MalformedChunk) as error:
             self.malformed += 1
             self._in_a_row += 1
             if self._in_a_row >= MALFORMED_IN_A_ROW:
@@ -168,6 +183,8 @@ class ChunkDecoder:
         members = cast("dict[str, Any]", chunk)
         if members.get("error"):
             raise InStreamError(members["error"])
+        if members.get("object") == "error":  # vLLM, which sends [DONE] after it
+            raise InStreamError(members)
         choices = members.get("choices")
         if choices is None and not isinstance(members.get("usage"), dict):
             msg = "a chunk without choices, usage or error"
@@ -184,7 +201,7 @@ class ChunkDecoder:
 
     def _choice(self, choice: dict[str, Any], events: list[SourceEvent]) -> None:
         index, delta = choice.get("index") or 0, cast("Any", choice.get("delta") or {})
-        if not isinstance(index, int) or index < 0 or not isinstance(delta, dict):
+        if not isinstance(index, int) or not 0 <= index <= MAX_INDEX or not isinstance(delta, dict):
             msg = "a choice has an index and a delta"
             raise MalformedChunk(msg)
         if choice.get("error"):
@@ -229,12 +246,12 @@ class ChunkDecoder:
         calls = self._calls.setdefault(choice, _Calls())
         unknown: list[dict[str, Any]] = []
         for position, fragment in enumerate(_objects(fragments, "tool_calls")):
-            call_id = fragment.get("id") or None
-            function: dict[str, Any] = fragment.get("function") or {}
-            index, begins = calls.place(fragment.get("index", position), call_id)
+            call_id = _text(fragment.get("id"))
+            function = _members(fragment.get("function"))
+            index, begins = calls.place(_place(fragment.get("index"), position), call_id)
             arguments = _arguments(function.get("arguments"))
             if begins:
-                found.append(ToolCall(choice, index, arguments, call_id, function.get("name")))
+                found.append(ToolCall(choice, index, arguments, call_id, _text(function.get("name"))))
             elif arguments:
                 found.append(ToolCall(choice, index, arguments))
             extra = {name: value for name, value in fragment.items() if name not in _FRAGMENT}
@@ -247,6 +264,7 @@ class ChunkDecoder:
         if not isinstance(usage, dict) or usage == self._usage:
             return
         self._usage = members = cast("dict[str, Any]", usage)
+        self._prefix = b""  # a template holds the usage around its text as no news
         events.append(UsageReport(read_usage(members), DIALECT, members))
 
     def _learn(self, payload: bytes, chunk: dict[str, Any], found: list[SourceEvent]) -> None:
@@ -295,7 +313,7 @@ def _said(choice: int, name: str, value: Any) -> SourceEvent | None:
 def _is_kept(name: str, value: Any, *, first: bool, with_role: bool) -> bool:
     """Whether a member without canonical meaning makes a difference to what clients accumulate."""
     if name == "role":
-        return first
+        return first and value is not None
     if value is None:  # a role chunk of a tool call: its content stays null, not ""
         return name not in _NULLABLE or (name == "content" and first and with_role)
     return value != "" or name not in _NULLABLE or (name == "content" and first)
@@ -303,8 +321,8 @@ def _is_kept(name: str, value: Any, *, first: bool, with_role: bool) -> bool:
 
 def read_usage(usage: dict[str, Any]) -> Usage:
     """OpenAI's usage object in canonical names; missing and null counts are 0."""
-    prompt = cast("dict[str, Any]", usage.get("prompt_tokens_details") or {})
-    completion = cast("dict[str, Any]", usage.get("completion_tokens_details") or {})
+    prompt = _members(usage.get("prompt_tokens_details"))
+    completion = _members(usage.get("completion_tokens_details"))
     return Usage(
         input_tokens=_count(usage.get("prompt_tokens")) or 0,
         output_tokens=_count(usage.get("completion_tokens")) or 0,
@@ -314,7 +332,19 @@ def read_usage(usage: dict[str, Any]) -> Usage:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if type(value) is int and value >= 0 else None
+
+
+def _members(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _place(index: Any, position: int) -> int:
+    return index if type(index) is int else position
 
 
 def _arguments(value: Any) -> str:

@@ -37,9 +37,10 @@ _CODES: dict[str, Category] = {
     "model_not_found": Category.MODEL_NOT_FOUND,
     "invalid_api_key": Category.PROVIDER_AUTH,
     "authentication_error": Category.PROVIDER_AUTH,
-    "server_error": Category.UPSTREAM_5XX,
-    "internal_error": Category.UPSTREAM_5XX,
+    "exceed_context_size_error": Category.CONTEXT_LENGTH,
 }
+# Say less than a status does, so they count in a stream only.
+_CODES_IN_STREAM = _CODES | {"server_error": Category.UPSTREAM_5XX, "internal_error": Category.UPSTREAM_5XX}
 # Vendors that say it in words only; the first match wins.
 _WORDS: tuple[tuple[re.Pattern[str], Category], ...] = (
     (
@@ -73,9 +74,9 @@ def from_stream(error: Any) -> ProviderError:
     """The error of an in-stream error event: by its type, because the status is 200 there."""
     members = cast("dict[str, Any]", error) if isinstance(error, dict) else {"message": error}
     message, codes = _read(members)
-    category = _by_code(codes) or _by_words(400, message)
-    if category is None and (status := members.get("code") or members.get("status")) is not None:
-        category = by_status(int(status)) if str(status).isdecimal() and 400 <= int(status) < 600 else None
+    category = _by_code(codes, _CODES_IN_STREAM) or _by_words(400, message)
+    if category is None:
+        category = _by_number(members.get("code")) or _by_number(members.get("status"))
     return ProviderError(
         category or Category.STREAM_ERROR,
         message or "the provider reported an error in the stream",
@@ -83,11 +84,17 @@ def from_stream(error: Any) -> ProviderError:
     )
 
 
+def in_success(body: bytes) -> ProviderError | None:
+    """The error that came as JSON with a status of success; None if the body is no error."""
+    error = _error_member(body)
+    return from_stream(error) if any(_read(error)) else None
+
+
 def _error_member(body: bytes) -> dict[str, Any]:
     """The object that describes the error, whatever surrounds it; {} for anything else."""
     try:
         found: Any = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
     if isinstance(found, list) and found:
         found = found[0]
@@ -108,8 +115,14 @@ def _read(error: dict[str, Any]) -> tuple[str, list[str]]:
     return message, codes
 
 
-def _by_code(codes: list[str]) -> Category | None:
-    return next((category for code in codes if (category := _CODES.get(code.lower())) is not None), None)
+def _by_code(codes: list[str], table: dict[str, Category] = _CODES) -> Category | None:
+    return next((category for code in codes if (category := table.get(code.lower())) is not None), None)
+
+
+def _by_number(code: Any) -> Category | None:
+    """The category of an HTTP status that stands in the body, as a number or in digits."""
+    found = re.fullmatch(r"[45]\d\d", code if isinstance(code, str) else str(code) if type(code) is int else "")
+    return by_status(int(found[0])) if found else None
 
 
 def _by_words(status: int, message: str) -> Category | None:

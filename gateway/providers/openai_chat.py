@@ -18,13 +18,14 @@ from gateway.core.errors import Category, ProviderError
 from gateway.providers import _openai_errors as errors
 from gateway.providers._openai_chunks import DIALECT, ChunkDecoder, InStreamError, MalformedChunk
 from gateway.upstream.sse import OversizeEvent, SSEDecoder
-from gateway.upstream.transport import Answer, Transport, parse_url
+from gateway.upstream.transport import Transport, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from gateway.core.chat import ChatRequest, Part
     from gateway.core.clock import Clock
+    from gateway.upstream.answer import Answer
     from gateway.upstream.contract import Batch
 
 
@@ -53,7 +54,7 @@ class OpenAIProvider:
             if answer.status != 200:
                 body = await answer.error_body()
                 raise errors.from_answer(answer.status, answer.headers, body, self._clock.now())
-            await _check_head(answer, self._clock.now())
+            await _check_head(answer)
             reading = _Reading(answer)
             yield reading
             if reading.done:
@@ -64,17 +65,15 @@ class OpenAIProvider:
         await self._transport.aclose()
 
 
-async def _check_head(answer: Answer, now: float) -> None:
+async def _check_head(answer: Answer) -> None:
     """A stream is what was asked for; anything else is an error body, or not this protocol."""
     if answer.headers.get("content-encoding", "identity") != "identity":
         raise ProviderError(Category.PROTOCOL, "the provider compressed a stream that was asked for uncompressed")
     content_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "text/event-stream":
         return
-    if content_type == "application/json":
-        error = errors.from_answer(200, answer.headers, await answer.error_body(), now)
-        if error.failure.provider_code is not None:
-            raise error
+    if content_type == "application/json" and (error := errors.in_success(await answer.error_body())) is not None:
+        raise error
     raise ProviderError(Category.PROTOCOL, f"the provider answered {content_type!r} instead of text/event-stream")
 
 
@@ -95,7 +94,7 @@ class _Reading:
     async def __anext__(self) -> Batch:
         if self.done:
             raise StopAsyncIteration
-        data = await self._answer.read()
+        data = await self._answer.read() if self._chunks.failure is None else b""
         try:
             batch = self._chunks.feed(self._sse.feed(data) if data else self._sse.flush())
         except (MalformedChunk, OversizeEvent) as error:
@@ -153,11 +152,20 @@ def _translated(request: ChatRequest) -> dict[str, Any]:
 
 
 def _turns(message: Message) -> list[dict[str, Any]]:
-    """One canonical turn as OpenAI's: every tool result is a turn of its own."""
+    """One canonical turn as OpenAI's: every tool result is a turn of its own, what stands beside it comes after."""
     results = [part for part in message.parts if isinstance(part, ToolResultPart)]
-    if results:
-        return [{"role": "tool", "tool_call_id": part.id, "content": part.text} for part in results]
+    turns = [{"role": "tool", "tool_call_id": part.id, "content": part.text} for part in results]
+    rest = tuple(part for part in message.parts if not isinstance(part, ToolResultPart))
+    if rest or not turns:
+        role = "user" if message.role == "tool" else message.role
+        turns.append(_turn(Message(role=role, parts=rest, name=message.name)))
+    return turns
+
+
+def _turn(message: Message) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": message.role}
+    if message.name:
+        turn["name"] = message.name
     content = [_content(part) for part in message.parts if not isinstance(part, ToolCallPart)]
     calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
     turn["content"] = message.text if all(part["type"] == "text" for part in content) else content
@@ -166,7 +174,7 @@ def _turns(message: Message) -> list[dict[str, Any]]:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in calls
         ]
-    return [turn]
+    return turn
 
 
 def _content(part: Part) -> dict[str, Any]:

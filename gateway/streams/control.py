@@ -122,7 +122,7 @@ class StreamControl:
     ) -> ControlAnswer:
         """Serve nothing further until a resume."""
         record = (await self.find(shown, tenant)).record
-        answer = await self._step(record, Step(op=Op.PAUSE, op_id=_op_id(op_id), expect_gen=expect_gen, reason=reason))
+        answer = await self._step(record, Step(op=Op.PAUSE, op_id=_op_id(Op.PAUSE, op_id), expect_gen=expect_gen, reason=reason))
         return _shown(answer)
 
     async def resume(
@@ -136,7 +136,7 @@ class StreamControl:
     ) -> ControlAnswer:
         """Serve what was held back, and go on."""
         record = (await self.find(shown, tenant)).record
-        answer = await self._step(record, Step(op=Op.RESUME, op_id=_op_id(op_id), expect_gen=expect_gen, reason=reason))
+        answer = await self._step(record, Step(op=Op.RESUME, op_id=_op_id(Op.RESUME, op_id), expect_gen=expect_gen, reason=reason))
         return _shown(answer)
 
     async def cancel(
@@ -157,7 +157,7 @@ class StreamControl:
             record,
             Step(
                 op=Op.CANCEL,
-                op_id=_op_id(op_id),
+                op_id=_op_id(Op.CANCEL, op_id),
                 expect_gen=expect_gen,
                 end=self._cancelled(record.sid, reason or "control"),
             ),
@@ -181,9 +181,12 @@ class StreamControl:
         """Forget an ended stream; with `force`, cancel it first.
 
         Raises:
-            StreamRefused: 409 while it runs, unless forced.
+            StreamRefused: 409 while it runs, unless forced; 404 also when only its record is left.
         """
-        record = (await self.find(shown, tenant)).record
+        known = await self.find(shown, tenant)
+        record = known.record
+        if known.tail < 0:
+            raise unknown()
         if record.state not in TERMINAL:
             if not force:
                 msg = f"the stream is {record.state}; cancel it first, or delete with ?force=1"
@@ -258,8 +261,8 @@ def _shown(answer: Answer, upstream: Upstream | None = None) -> ControlAnswer:
     )
 
 
-def _op_id(given: str | None) -> str:
-    return secrets.token_hex(8) if given is None else f"client:{given}"
+def _op_id(op: Op, given: str | None) -> str:
+    return secrets.token_hex(8) if given is None else f"client:{op}:{given}"
 
 
 async def _happens(event: asyncio.Event, within_s: float) -> bool:

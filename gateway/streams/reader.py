@@ -1,6 +1,6 @@
 """A reader follows one log: ring or journal, across pauses, from any cursor, without ever slowing the owner.
 
-`take` is the synchronous fast path; `next` adds the two things that wait: a page from the journal and the next entry.
+`take` is the synchronous fast path; `page` and `wait` are the two things that may take time; `next` is all three.
 Every wait ends by the housekeeper's beat at the latest, which is how heartbeats and deadlines reach a quiet stream.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.streams.journal import Entry, Journal, Page
 
 PAGE_BYTES = 65_536
-_CURSOR = re.compile(r"(?:(\d{1,18})-)?(\d{1,10})")
+_CURSOR = re.compile(r"(?:([0-9]{1,18})-)?([0-9]{1,10})")
 
 Served: TypeAlias = "tuple[Entry, int, list[Event]]"
 """An entry, the seq of the first event to be served of it, and those events."""
@@ -78,15 +78,17 @@ class Reader:
     def take(self) -> list[Served]:
         """What can be served now out of the ring, in order; empty when there is nothing, or not in the ring."""
         channel = self._channel
-        self._skip()
+        if channel.skip is not None:
+            self._skip()
         limit = channel.tail if channel.hold is None else channel.hold
-        if self.position >= limit:
+        position = self.position
+        if position >= limit:
             return []
         ring = channel.ring
         newest = ring[-1] if ring else None
-        if newest is not None and newest.seq - newest.count == self.position and newest.seq <= limit:
+        if newest is not None and newest.seq - newest.count == position and newest.seq <= limit:
             self.position = newest.seq  # the usual case: exactly one new entry
-            return [(newest, newest.first, newest.events)]
+            return [(newest, position + 1, newest.events)]
         if not ring or ring[0].first > self.position + 1:
             return []
         wanted: list[Entry] = []
@@ -107,13 +109,17 @@ class Reader:
         """
         if served := self.take():
             return served
-        if self.position < self._channel.limit:
-            page = await self._journal.read(self._channel.sid, self.position, PAGE_BYTES)
-            return self._serve(page.entries, self._channel.limit)
+        if self.behind:
+            return await self.page()
         if not self.done:
-            await self._wait()
+            await self.wait()
             return self.take()
         return []
+
+    async def page(self) -> list[Served]:
+        """What comes next out of the journal, for what is not in the ring any more."""
+        page = await self._journal.read(self._channel.sid, self.position, PAGE_BYTES)
+        return self._serve(page.entries, self._channel.limit)
 
     def _serve(self, entries: list[Entry], limit: int) -> list[Served]:
         served: list[Served] = []
@@ -136,11 +142,12 @@ class Reader:
         if skip is not None and skip[0] <= self.position < skip[1]:
             self.position = skip[1] - 1
 
-    async def _wait(self) -> None:
-        self._future = self._loop.create_future()
+    async def wait(self) -> None:
+        """Until something is published, or the housekeeper's next beat."""
+        self._future = future = self._loop.create_future()
         self._channel.waiting.append(self)
         try:
-            await self._future
+            await future
         finally:
             self._future = None
 
@@ -163,7 +170,7 @@ async def resolve(cursor: str | None, page: Page, journal: Journal) -> int:
         RequestError: 400 for anything else.
         StreamRefused: 409 `cursor_ahead` for a cursor that is not of this log's served part.
     """
-    if cursor is None or cursor == "":
+    if cursor is None:
         return -1
     record = page.record
     servable = record.servable(page.tail)

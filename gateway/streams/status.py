@@ -21,8 +21,8 @@ def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | Non
     facts = {**_NO_FACTS, **facts}
     metrics = dict(facts["metrics"])
     if channel is not None:
-        metrics["readers_max"] = channel.reader_peak
-        metrics["reattaches"] = channel.reattaches
+        metrics["readers_max"] = max(channel.reader_peak, metrics.get("readers_max", 0))
+        metrics["reattaches"] = max(channel.reattaches, metrics.get("reattaches", 0))
     return {
         "id": show_sid(record.sid),
         "object": "stream",

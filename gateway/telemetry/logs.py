@@ -3,10 +3,11 @@
 Fields come from `extra=`; only those in `FIELDS` are written, so nothing slips in by accident.
 """
 
-import json
 import logging
 import sys
 import time
+
+import msgspec
 
 FIELDS = (
     "request", "stream", "route", "model", "endpoint", "state", "reason", "status", "method", "input_tokens",
@@ -17,23 +18,29 @@ FIELDS = (
 class JsonFormatter(logging.Formatter):
     """A record as one line of JSON; times are RFC 3339 in UTC."""
 
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
         line: dict[str, object] = {
-            "time": f"{self._utc(record)}.{int(record.msecs):03d}Z",
+            "time": f"{self._utc(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line.update({name: value for name in FIELDS if (value := record.__dict__.get(name)) is not None})
+        given = record.__dict__
+        line.update({name: given[name] for name in FIELDS if given.get(name) is not None})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return msgspec.json.encode(line, enc_hook=str).decode()
 
-    def _utc(self, record: logging.LogRecord) -> str:
-        return time.strftime(self.default_time_format, time.gmtime(record.created))
+    def _utc(self, second: int) -> str:
+        """The time up to the second, formatted once a second."""
+        if self._second[0] != second:
+            self._second = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
+        return self._second[1]
 
 
 def configure(level: str) -> None:

@@ -14,6 +14,7 @@ _BY_STATUS = {
     413: Category.TOO_LARGE,
     424: Category.UPSTREAM_5XX,
     429: Category.RATE_LIMITED,
+    498: Category.OVERLOADED,  # Groq: its flex tier has no capacity left
     503: Category.OVERLOADED,
     529: Category.OVERLOADED,
 }

@@ -21,7 +21,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
         return _capped(wait)
     try:
         return _capped(parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

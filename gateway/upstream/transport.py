@@ -1,129 +1,184 @@
-"""The one place that imports the HTTP client: httpx's vocabulary over aiohttp's connections.
+"""The way to a provider: one transport for each endpoint, the only place that knows which HTTP client is behind it.
 
-httpx's own pool leaks connections when a request is cancelled twice or while queued (0.28.1), so requests go straight
-to the aiohttp transport of httpx-aiohttp, around httpx's client (cookies, redirects, hooks), with an unlimited session
-of our own: bounds are the pool's business, and aiohttp's default of 100 connections would be a silent queue.
+Direct connections go over `http1`. Endpoints behind a corporate proxy go over httpx and aiohttp's transport, which know
+how to talk to one; that way costs several times the CPU per chunk, and keeps aiohttp's session unlimited: its default
+of 100 connections would be a silent queue. httpx's own pool is not used: it leaks connections when a request is
+cancelled twice or while queued (0.28.1). Its exceptions are mapped by the aiohttp exception beneath, since the
+transport's own mapping calls a closed keep-alive connection a connect timeout.
 
-Oddities, on purpose:
-1. Errors are mapped by the aiohttp exception beneath: the transport's own mapping calls a kept-alive connection that
-   the server had closed a connect timeout.
-2. HTTP/1.1 only: closing the socket is what stops a generation.
-3. The body is read from aiohttp's stream reader, not through httpx's iterators: whatever has arrived, in one piece,
-   with one await a read.
+HTTP/1.1 only: closing the socket is what stops a generation.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from gateway.core.errors import Category, ProviderError
+from gateway.upstream.answer import Answer
+from gateway.upstream.http1 import Client, Connection, Origin, request_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
+    from contextlib import AbstractAsyncContextManager
+
+    import aiohttp
+    from httpx_aiohttp import AiohttpTransport
 
     from gateway.upstream.contract import Timeouts
 
-KEEPALIVE_S = 30.0
-MAX_ERROR_BODY = 65_536
-ERROR_BODY_DEADLINE_S = 5.0
-DRAIN_DEADLINE_S = 0.25
-READ_BUFFER = 65_536
-
-
-class Answer:
-    """The head of an upstream answer, and its body read by read."""
-
-    __slots__ = ("_content", "headers", "status")
-
-    def __init__(self, response: httpx.Response) -> None:
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        self._content = _inner(response).content
-
-    async def read(self) -> bytes:
-        """What has arrived since the last read, at least one byte; empty at the clean end of the body.
-
-        Raises:
-            ProviderError: `stream_broken` when the body ended before its announced end.
-        """
-        try:
-            return await self._content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise _broken(error) from error
-
-    async def error_body(self) -> bytes:
-        """The body of an error answer: at most 64 KiB, within 5 s, whatever came if it breaks."""
-        body = bytearray()
-        try:
-            async with asyncio.timeout(ERROR_BODY_DEADLINE_S):
-                while len(body) < MAX_ERROR_BODY and (chunk := await self._content.readany()):
-                    body += chunk
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass
-        return bytes(body[:MAX_ERROR_BODY])
-
-    async def drain(self) -> None:
-        """After the terminal marker: wait a moment for the end of the body, so that the connection can be kept."""
-        if self._content.at_eof():
-            return
-        try:
-            async with asyncio.timeout(DRAIN_DEADLINE_S):
-                while await self._content.readany():
-                    pass
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass
+Headers = list[tuple[str, str]]
 
 
 class Transport:
-    """One HTTP client for one endpoint, for the life of the process."""
+    """Requests to one endpoint. `tls` is for its scheme, `ca_file` for a private authority."""
 
     def __init__(self, timeouts: Timeouts, *, tls: bool, proxy: str | None = None, ca_file: str | None = None) -> None:
-        self._extensions = {"timeout": {"connect": timeouts.connect_s}}
+        self._timeouts = timeouts
         # Reading the machine's certificates takes 20 ms and 1 MB: only where they are needed.
-        self._tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if tls else False
-        self._transport = AiohttpTransport(
-            verify=self._tls, trust_env=False, client=self._session, proxy=None if proxy is None else httpx.Proxy(proxy)
-        )
+        self._tls = ssl.create_default_context(cafile=ca_file) if tls else None
+        self._proxied = None if proxy is None else _Proxied(timeouts, self._tls, proxy)
+        self._clients: dict[tuple[str, int], Client] = {}
 
-    def _session(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._tls, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=60)
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=READ_BUFFER,
-            timeout=aiohttp.ClientTimeout(total=None),
-            skip_auto_headers=("user-agent",),
-        )
-
-    @asynccontextmanager
-    async def post(self, url: httpx.URL, headers: list[tuple[str, str]], content: bytes) -> AsyncGenerator[Answer]:
+    def post(self, url: httpx.URL, headers: Headers, content: bytes) -> AbstractAsyncContextManager[Answer]:
         """Send one request; the block has its answer's head. Leaving closes an unfinished body's socket at once.
 
         Raises:
-            ProviderError: `connect`, `stale_connection` or `protocol`, when there is no answer.
+            ProviderError: `connect`, `stale_connection` or `protocol`, on entering, when there is no answer.
         """
+        if self._proxied is not None:
+            return self._proxied.post(url, headers, content)
+        return _Direct(self._client(url), request_bytes("POST", url.raw_path, _host(url), headers, content))
+
+    def _client(self, url: httpx.URL) -> Client:
+        port = url.port or (443 if url.scheme == "https" else 80)
+        key = (url.host, port)
+        if key not in self._clients:
+            origin = Origin(url.host, port, self._tls if url.scheme == "https" else None)
+            self._clients[key] = Client(origin, self._timeouts.connect_s)
+        return self._clients[key]
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
+        for client in self._clients.values():
+            client.close()
+        if self._proxied is not None:
+            await self._proxied.aclose()
+
+
+class _Direct:
+    """One exchange over a connection of our own, as the context manager that `post` returns."""
+
+    __slots__ = ("_client", "_connection", "_request")
+
+    def __init__(self, client: Client, request: bytes) -> None:
+        self._client, self._request = client, request
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Answer:
+        connection = await self._client.acquire()
+        try:
+            await connection.exchange(self._request)
+        except BaseException:
+            connection.abort()
+            raise
+        self._connection = connection
+        return connection
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._client.release(self._connection)
+
+
+class _Proxied:
+    """Requests through an HTTP proxy, over httpx's vocabulary and aiohttp's connections."""
+
+    def __init__(self, timeouts: Timeouts, tls: ssl.SSLContext | None, proxy: str) -> None:
+        self._extensions = {"timeout": {"connect": timeouts.connect_s}}
+        self._tls, self._proxy = tls, proxy
+        self._transport: AiohttpTransport | None = None
+
+    @asynccontextmanager
+    async def post(self, url: httpx.URL, headers: Headers, content: bytes) -> AsyncGenerator[Answer]:
+        """Send one request; see `Transport.post`."""
+        import aiohttp  # noqa: PLC0415  only who has a proxy pays for loading it
+
+        if self._transport is None:
+            self._transport = _aiohttp_transport(self._tls, self._proxy)
         request = httpx.Request("POST", url, headers=headers, content=content, extensions=self._extensions)
         try:
             response = await self._transport.handle_async_request(request)
         except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
             raise _no_answer(error) from error
+        answer = _ProxiedAnswer(response)
         try:
-            yield Answer(response)
+            yield answer
         finally:
-            _release(response)
+            answer.release()
 
     async def aclose(self) -> None:
         """Close idle connections."""
-        await self._transport.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
+
+
+class _ProxiedAnswer(Answer):
+    """An answer of aiohttp, read from its own stream reader: whatever has arrived, with one await a read."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        stream: object = response.stream
+        self._inner: aiohttp.ClientResponse = stream._aiohttp_response  # type: ignore[attr-defined]  # noqa: SLF001
+
+    async def read(self) -> bytes:
+        """What has arrived since the last read."""
+        import aiohttp  # noqa: PLC0415  loaded by `_Proxied` before
+
+        try:
+            return await self._inner.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise ProviderError(Category.STREAM_BROKEN, "the provider's answer was cut off") from error
+
+    def release(self) -> None:
+        """Keep the connection if its body was read to the end, else close it; synchronous: nothing can cancel it."""
+        if self._inner.content.at_eof():
+            self._inner.release()
+        else:
+            self._inner.close()
+
+
+def _aiohttp_transport(tls: ssl.SSLContext | None, proxy: str) -> AiohttpTransport:
+    import aiohttp  # noqa: PLC0415  see `_Proxied.post`
+    from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415
+
+    def session() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=tls or True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    return AiohttpTransport(verify=tls or False, trust_env=False, client=session, proxy=httpx.Proxy(proxy))
+
+
+def _no_answer(error: BaseException) -> ProviderError:
+    """What it means that no answer's head came through the proxy: by aiohttp's exception, beneath httpx's."""
+    cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ is not None else error
+    match type(cause).__name__:
+        case "ServerDisconnectedError" | "ConnectionResetError" | "ClientConnectionResetError":
+            return ProviderError(Category.STALE_CONNECTION, "the connection was closed without an answer")
+        case "ClientHttpProxyError" | "ClientProxyConnectionError":
+            return ProviderError(Category.CONNECT, "the proxy refused the connection or cannot be reached")
+        case "ClientResponseError":
+            return ProviderError(Category.PROTOCOL, "the provider's answer is not valid HTTP")
+        case name:
+            return ProviderError(Category.CONNECT, f"no answer from the provider ({name})")
 
 
 def parse_url(url: str) -> httpx.URL:
@@ -131,49 +186,6 @@ def parse_url(url: str) -> httpx.URL:
     return httpx.URL(url)
 
 
-def _inner(response: httpx.Response) -> aiohttp.ClientResponse:
-    """Aiohttp's own response beneath httpx's; see oddity 3."""
-    stream: Any = response.stream
-    inner: aiohttp.ClientResponse = stream._aiohttp_response  # noqa: SLF001
-    return inner
-
-
-def _release(response: httpx.Response) -> None:
-    """Keep the connection if its body was read to the end, else close it; synchronous, so nothing can cancel it."""
-    inner = _inner(response)
-    if inner.content.at_eof():
-        inner.release()
-    else:
-        inner.close()
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The aiohttp exception beneath the transport's own mapping."""
-    return error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ is not None else error
-
-
-def _no_answer(error: BaseException) -> ProviderError:
-    """What it means that no answer's head came."""
-    cause = _cause(error)
-    match cause:
-        case aiohttp.ServerDisconnectedError():
-            return ProviderError(Category.STALE_CONNECTION, "the provider closed the connection without an answer")
-        case aiohttp.ClientConnectorDNSError():
-            return ProviderError(Category.CONNECT, "the provider's host name cannot be resolved")
-        case aiohttp.ClientSSLError():
-            return ProviderError(Category.CONNECT, "TLS to the provider failed; its certificate may not be trusted")
-        case aiohttp.ClientConnectorError():
-            return ProviderError(Category.CONNECT, "the provider refused the connection")
-        case aiohttp.ServerTimeoutError() | TimeoutError():
-            return ProviderError(Category.CONNECT, "connecting to the provider took too long")
-        case ConnectionResetError() | BrokenPipeError():
-            return ProviderError(Category.STALE_CONNECTION, "the provider reset the connection without an answer")
-        case aiohttp.ClientResponseError():
-            return ProviderError(Category.PROTOCOL, "the provider's answer is not valid HTTP")
-        case _:
-            return ProviderError(Category.CONNECT, f"no answer from the provider ({type(cause).__name__})")
-
-
-def _broken(error: BaseException) -> ProviderError:
-    cause: Any = error.__cause__ or error
-    return ProviderError(Category.STREAM_BROKEN, f"the provider's answer was cut off ({type(cause).__name__})")
+def _host(url: httpx.URL) -> str:
+    """The Host header: IPv6 in brackets, the port unless it is the scheme's own."""
+    return url.netloc.decode("ascii")
