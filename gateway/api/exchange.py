@@ -6,10 +6,8 @@ The hot routes use this directly, around the web framework's own request and res
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -24,8 +22,19 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 BODY_DEADLINE_S = 30.0
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 JSON_TYPE = (b"content-type", b"application/json")
+
+
+class Connection(Protocol):
+    """What the server lets the app do beside ASGI; see `api.server`."""
+
+    def write_now(self, scope: Any, data: bytes) -> bool:
+        """Write a part of a chunked body; False where it cannot be done at once."""
+        ...
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        ...
 
 
 class ClientGone(Exception):
@@ -35,11 +44,12 @@ class ClientGone(Exception):
 class Exchange:
     """A request and its one answer. `status` is what was answered, 0 before; `whole` that all of it was sent."""
 
-    __slots__ = ("_receive", "_send", "headers", "request_id", "scope", "status", "whole")
+    __slots__ = ("_connection", "_receive", "_send", "headers", "request_id", "scope", "status", "whole")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._connection: Connection | None = scope.get("extensions", {}).get("atlas.connection")
         self.request_id = new_request_id()
         self.status = 0
         self.whole = False
@@ -79,16 +89,18 @@ class Exchange:
             raise RequestError(msg, status=408, code="request_timeout") from None
 
     async def _whole_body(self, limit: int) -> bytes:
-        body = b""
+        parts: list[bytes] = []
+        size = 0
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            body = body + message.get("body", b"") if body else message.get("body", b"")
-            if len(body) > limit:
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
                 raise self._too_large(limit)
             if not message.get("more_body"):
-                return body
+                return b"".join(parts)
 
     @staticmethod
     def _too_large(limit: int) -> RequestError:
@@ -110,6 +122,10 @@ class Exchange:
         """Send a part of the body; waits while more than the transport's high-water mark is queued."""
         self.whole = not more
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    def write_now(self, data: bytes) -> bool:
+        """Send a part of the body at once, if nothing has to be waited for."""
+        return self._connection is not None and self._connection.write_now(self.scope, data)
 
     async def answer(self, status: int, body: bytes, headers: Headers | None = None) -> None:
         """Send a whole JSON answer."""
@@ -140,8 +156,5 @@ class Exchange:
 
     def abort(self) -> None:
         """Reset the connection: for a client that does not read, or a body that must not look whole."""
-        transport = self.scope.get("extensions", {}).get("atlas.transport")
-        if transport is not None and not transport.is_closing():
-            # Without this the kernel goes on offering what it has queued, for minutes, and closes with FIN.
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            transport.abort()
+        if self._connection is not None:
+            self._connection.abort()

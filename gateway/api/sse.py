@@ -59,7 +59,8 @@ class Delivery:
     """One reader's way to one client. `gone` once it hung up or was dropped."""
 
     __slots__ = (
-        "_began", "_clock", "_exchange", "_pace", "_plain", "_progress", "_reader", "_renderer", "_skip", "gone",
+        "_began", "_clock", "_exchange", "_pace", "_plain", "_progress", "_reader", "_renderer", "_skip", "_unsent",
+        "gone",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, reader: Reader, renderer: Renderer, clock: Clock, pace: Pace) -> None:
@@ -69,6 +70,7 @@ class Delivery:
         self._began = False
         self._plain = PLAIN_ENDS
         self._skip = 0
+        self._unsent = b""
         self.gone = False
         reader.on_stuck = exchange.abort
 
@@ -106,17 +108,19 @@ class Delivery:
             watcher.cancel()
 
     async def _deliver(self, head: Callable[[], Headers]) -> End | None:
+        """Send what can be served; then wait, while `_push` sends what is published."""
         reader, started = self._reader, self._clock.monotonic()
         reader.sent_at = started
         while not self.gone:
             served = reader.take() or (await reader.page() if reader.behind else [])
-            if not served and not reader.done:
+            if not served and not reader.done and not self._unsent:
                 await self._quiet(head, started)
-                await reader.wait()
+                await reader.wait(self._push if self._began else None)
                 continue
             data, end = self._render(served)
             if end is not None:
                 return end
+            data, self._unsent = self._unsent + data, b""
             done = reader.done
             if data or done:
                 if not self._began:
@@ -125,6 +129,19 @@ class Delivery:
                 if done:
                     return None
         return None
+
+    def _push(self) -> bool:
+        """Send what was just published, from where it was published: no task has to wake for it.
+
+        Returns False where the task must go on: at the end, when the client is slow, when the ring does not reach back.
+        """
+        reader = self._reader
+        data, _ = self._render(reader.take())
+        if reader.done or (data and not self._exchange.write_now(data)):
+            self._unsent = data
+            return False
+        reader.sent_at = self._clock.monotonic()
+        return not reader.behind
 
     def _render(self, served: list[Served]) -> tuple[bytes, End | None]:
         """The bytes of what is served; or an end before anything else that is no success."""

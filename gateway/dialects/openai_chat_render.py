@@ -50,6 +50,7 @@ class Progress(msgspec.Struct, frozen=True):
     """What was rendered so far.
 
     `held` waits for the first semantic delta; `top` is the JSON object of what belongs to every chunk's envelope.
+    `usage` is the last report, `said` whether the last composed chunk showed it.
     """
 
     started: bool = False
@@ -57,6 +58,8 @@ class Progress(msgspec.Struct, frozen=True):
     top: bytes = b"{}"
     roles: frozenset[int] = frozenset()
     finished: frozenset[int] = frozenset()
+    usage: UsageReport | None = None
+    said: bool = True
 
 
 class StreamRenderer:
@@ -159,6 +162,9 @@ class StreamRenderer:
         body = self._chunk(progress, list(choices.values()))
         if usage is not None:
             body["usage"] = _usage(usage)
+            progress = msgspec.structs.replace(progress, usage=usage, said=True)
+        elif progress.usage is not None and progress.said:
+            progress = msgspec.structs.replace(progress, said=False)
         finished = [index for index, choice in choices.items() if choice["finish_reason"] is not None]
         if finished:
             progress = msgspec.structs.replace(progress, finished=progress.finished.union(finished))
@@ -180,18 +186,24 @@ class StreamRenderer:
         """The terminal of every kind of end; an error frame is never followed by `[DONE]`."""
         match end.state:
             case State.COMPLETED:
-                progress, data = self._flush(progress)
-                return progress, data + DONE
+                return self._success(progress, end, "stop")
             case State.INCOMPLETE:
-                progress, data = self._flush(progress)
-                return progress, data + self._close(progress, "length") + DONE
+                return self._success(progress, end, "length")
             case State.CANCELLED if self._finish_on_cancel:
-                progress, data = self._flush(progress)
-                return progress, data + self._close(progress, "stop") + DONE
+                return self._success(progress, end, "stop")
             case State.CANCELLED:
                 return progress, _frame_bytes(stream_cancelled(end.reason))
             case _:
                 return progress, _frame_bytes(failure_body(end.failure))
+
+    def _success(self, progress: Progress, end: End, reason: str) -> tuple[Progress, bytes]:
+        """What is still due before `[DONE]`: finishes, and usage, which the SDKs take from the last chunk they see."""
+        progress, data = self._flush(progress)
+        closing = self._close(progress, reason)
+        report = progress.usage or (None if end.usage is None else UsageReport(end.usage))
+        if self._asked_usage and report is not None and (closing or not progress.said or progress.usage is None):
+            closing += _frame_bytes({**self._chunk(progress, []), "usage": _usage(report)})
+        return progress, data + closing + DONE
 
     def _flush(self, progress: Progress) -> tuple[Progress, bytes]:
         """What was held back by an answer that had no content at all."""

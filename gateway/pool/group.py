@@ -160,14 +160,15 @@ class _Answering:
         self._batches = batches
 
     def __aiter__(self) -> AsyncIterator[Batch]:
-        # Once the head is out nobody needs to stand between the reader and the provider: `session` iterates by `anext`.
         return self
 
-    async def __anext__(self) -> Batch:
-        if self._head is not None:
-            head, self._head = self._head, None
-            return head
-        return await self._batches.__anext__()
+    def __anext__(self) -> Awaitable[Batch]:
+        # No coroutine of its own: the reader awaits the provider's directly.
+        return self._batches.__anext__() if self._head is None else self._take_head(self._head)
+
+    async def _take_head(self, head: Batch) -> Batch:
+        self._head = None
+        return head
 
 
 async def _read_to_content(batches: AsyncIterator[Batch]) -> Batch:

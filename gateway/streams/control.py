@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -17,7 +18,7 @@ from gateway.core.events import TERMINAL, End, State
 from gateway.core.ids import parse_sid, show_sid
 from gateway.streams.journal import ExpiredStream, UnknownStream
 from gateway.streams.lifecycle import Answer, Op, Outcome, Step
-from gateway.streams.status import status_object
+from gateway.streams.status import end_facts, status_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +123,9 @@ class StreamControl:
     ) -> ControlAnswer:
         """Serve nothing further until a resume."""
         record = (await self.find(shown, tenant)).record
-        answer = await self._step(record, Step(op=Op.PAUSE, op_id=_op_id(Op.PAUSE, op_id), expect_gen=expect_gen, reason=reason))
+        answer = await self._step(
+            record, Step(op=Op.PAUSE, op_id=_op_id(Op.PAUSE, op_id), expect_gen=expect_gen, reason=reason)
+        )
         return _shown(answer)
 
     async def resume(
@@ -136,7 +139,9 @@ class StreamControl:
     ) -> ControlAnswer:
         """Serve what was held back, and go on."""
         record = (await self.find(shown, tenant)).record
-        answer = await self._step(record, Step(op=Op.RESUME, op_id=_op_id(Op.RESUME, op_id), expect_gen=expect_gen, reason=reason))
+        answer = await self._step(
+            record, Step(op=Op.RESUME, op_id=_op_id(Op.RESUME, op_id), expect_gen=expect_gen, reason=reason)
+        )
         return _shown(answer)
 
     async def cancel(
@@ -159,7 +164,7 @@ class StreamControl:
                 op=Op.CANCEL,
                 op_id=_op_id(Op.CANCEL, op_id),
                 expect_gen=expect_gen,
-                end=self._cancelled(record.sid, reason or "control"),
+                end=self._cancelled(record, reason or "control"),
             ),
         )
         upstream: Upstream = "closed"
@@ -172,10 +177,13 @@ class StreamControl:
         return _shown(answer, upstream)
 
     async def expire(self, record: Record) -> None:
-        """The pause lasted too long: end it by the stream's policy."""
-        await self._step(
-            record, Step(op=Op.EXPIRE, op_id=f"expire:{record.gen}", end=self._cancelled(record.sid, "pause_expired"))
-        )
+        """The pause that `record` tells of lasted too long: end it by the stream's policy, unless that was done."""
+        step = Step(
+            op=Op.EXPIRE, op_id=f"expire:{record.gen}", expect_gen=record.gen,
+            end=self._cancelled(record, "pause_expired"),
+        )  # fmt: skip
+        with suppress(StreamRefused):
+            await self._step(record, step)
 
     async def delete(self, shown: str, tenant: str, *, force: bool = False) -> None:
         """Forget an ended stream; with `force`, cancel it first.
@@ -205,6 +213,8 @@ class StreamControl:
             raise self._expired() from None
         self._on_control(step.op, answer.outcome)
         self._publish(record.sid, entries)
+        if entries and isinstance(entries[-1].control, End):
+            await self._note(record.sid, entries[-1].control)
         if answer.outcome in _REFUSALS:
             raise _refusal(answer, record)
         return answer
@@ -224,11 +234,21 @@ class StreamControl:
         else:
             session.resumed()
 
-    def _cancelled(self, sid: str, reason: str) -> End:
+    async def _note(self, sid: str, end: End) -> None:
+        """A stream without an owner here has nobody else who says why it ended."""
         channel = self._hub.find(sid)
         if channel is None or channel.session is None:
-            return End(State.CANCELLED, reason)
-        return End(State.CANCELLED, reason, None, *channel.session.usage())
+            with suppress(UnknownStream):
+                facts = (await self._journal.known(sid)).facts
+                await self._journal.annotate(sid, {**facts, **end_facts(end)})
+
+    def _cancelled(self, record: Record, reason: str) -> End:
+        channel = self._hub.find(record.sid)
+        if channel is not None and channel.session is not None:
+            return End(State.CANCELLED, reason, None, *channel.session.usage())
+        if record.kept is not None:
+            return End(State.CANCELLED, reason, None, record.kept.usage, record.kept.legs)
+        return End(State.CANCELLED, reason)
 
     @staticmethod
     def _expired() -> StreamRefused:

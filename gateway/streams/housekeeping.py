@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gateway.core.clock import Clock
     from gateway.streams.control import StreamControl
-    from gateway.streams.hub import Hub, Owner
+    from gateway.streams.hub import Follower, Hub, Owner
     from gateway.streams.journal import Journal
 
 log = logging.getLogger("atlas.streams")
@@ -66,15 +66,21 @@ class Housekeeper:
             if session.orphaned(now):
                 await self._cancel(session)
         for channel in list(self._hub.channels.values()):
-            if channel.waiting:
-                channel.wake()
             for reader in list(channel.readers):
-                if reader.sending and now - reader.sent_at > self._rhythm.client_send_s and reader.on_stuck is not None:
-                    reader.on_stuck()
+                self._look_at(reader, now)
         if now - self._swept >= self._rhythm.sweep_s:
             self._swept = now
             await self._expire_pauses()
             await self._journal.sweep()
+
+    def _look_at(self, reader: Follower, now: float) -> None:
+        """Let a reader that sent nothing since the last beat look for what is due; drop one whose client is stuck."""
+        quiet_s = now - reader.sent_at
+        if reader.sending:
+            if quiet_s > self._rhythm.client_send_s and reader.on_stuck is not None:
+                reader.on_stuck()
+        elif quiet_s >= self._rhythm.tick_s:
+            reader.wake()
 
     async def _cancel(self, session: Owner) -> None:
         """Nobody came back to this stream in time."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gateway.streams.lifecycle import Record
 
 RING_BYTES = 262_144
+ENTRY_OVERHEAD = 512
+"""What a decoded entry costs in memory beside its data, bytes (CPython 3.11: entry, list, event, string)."""
 
 
 class Follower(Protocol):
@@ -30,8 +32,12 @@ class Follower(Protocol):
     sent_at: float
     on_stuck: Callable[[], None] | None
 
+    def published(self) -> bool:
+        """Something new can be served. Returns whether this reader goes on waiting."""
+        ...
+
     def wake(self) -> None:
-        """Something new, or a beat."""
+        """Look again."""
         ...
 
 
@@ -132,11 +138,11 @@ class Channel:
             self._fold(entry)
         self.tail = entry.seq
         self.ring.append(entry)
-        self.ring_bytes += len(entry.data)
+        self.ring_bytes += len(entry.data) + ENTRY_OVERHEAD
         while self.ring_bytes > RING_BYTES and len(self.ring) > 1:
-            self.ring_bytes -= len(self.ring.popleft().data)
+            self.ring_bytes -= len(self.ring.popleft().data) + ENTRY_OVERHEAD
         if self.waiting and (self.hold is None or entry.control is not None):
-            self.wake()
+            self.waiting = [reader for reader in self.waiting if reader.published()]
 
     def _fold(self, entry: Entry) -> None:
         match entry.control:
@@ -152,12 +158,6 @@ class Channel:
             case _:
                 pass
 
-    def wake(self) -> None:
-        """Let every waiting reader look again."""
-        waiting, self.waiting = self.waiting, []
-        for reader in waiting:
-            reader.wake()
-
     def attach(self, reader: Follower) -> None:
         """A reader begins to follow."""
         self.readers.add(reader)
@@ -166,6 +166,10 @@ class Channel:
     def detach(self, reader: Follower) -> None:
         """A reader is gone."""
         self.readers.discard(reader)
+        self.forget(reader)
+
+    def forget(self, reader: Follower) -> None:
+        """A reader waits no more."""
         if reader in self.waiting:
             self.waiting.remove(reader)
 

@@ -24,17 +24,27 @@ class Entry:
 
     __slots__ = ("_events", "control", "count", "data", "gen", "rendered", "seq")
 
-    def __init__(self, gen: int, seq: int, count: int, data: bytes, control: ControlEvent | None = None) -> None:
-        self.gen, self.seq, self.count, self.data, self.control = gen, seq, count, data, control
-        self._events: list[Event] | None = None
+    def __init__(
+        self,
+        gen: int,
+        seq: int,
+        count: int,
+        data: bytes,
+        control: ControlEvent | None = None,
+        events: list[Event] | None = None,
+    ) -> None:
+        self.gen = gen
+        self.seq = seq
+        self.count = count
+        self.data = data
+        self.control = control
+        self._events = events
         self.rendered: tuple[object, object, object, bytes] | None = None
 
     @classmethod
     def of(cls, gen: int, seq: int, events: list[Event]) -> "Entry":
         """An entry of `events`, the last of which has `seq`."""
-        entry = cls(gen, seq, len(events), encode(events))
-        entry._events = events
-        return entry
+        return cls(gen, seq, len(events), encode(events), None, events)
 
     @classmethod
     def of_control(cls, gen: int, seq: int, event: ControlEvent) -> "Entry":

@@ -86,10 +86,10 @@ class MemoryJournal:
         log = self._logs.get(sid)
         if log is None or log.entries is None:
             settled(Appended.MISSING)
-        elif log.tail >= 0 and (entry.gen, entry.seq) <= log.entries[-1][:2]:
+            return
+        # The record's gen is the newest entry's, or ahead of it: a kept end moves the write right without an entry.
+        if entry.seq <= log.tail or entry.gen < log.record.gen:
             settled(Appended.FENCED)
-        elif log.record.gen > entry.gen:
-            settled(Appended.FENCED)  # a step that moved the write right without an entry (a kept end)
         elif not self._make_room(len(entry.data) + ENTRY_OVERHEAD):
             settled(Appended.FULL)
         else:
@@ -104,9 +104,11 @@ class MemoryJournal:
         entries = [Entry.of_control(gen, seq, event) for seq, (gen, event) in enumerate(appended, start=log.tail + 1)]
         for entry in entries:
             self._store(log, entry)
-        if entries and log.record.state in TERMINAL:
-            log.expires = self._clock.now() + self._bounds.ttl_terminal_s
-            self._ended[sid] = None
+        if entries:
+            has_ended = log.record.state in TERMINAL
+            log.expires = self._clock.now() + (self._bounds.ttl_terminal_s if has_ended else self._bounds.ttl_live_s)
+            if has_ended:
+                self._ended[sid] = None
         return answer, entries
 
     async def read(self, sid: str, after: int, max_bytes: int) -> Page:
@@ -142,9 +144,11 @@ class MemoryJournal:
         skipping = after is not None
         for sid in reversed(self._logs):
             known = self._logs[sid].known
+            if known.record.tenant != tenant:
+                continue
             if skipping:
                 skipping = sid != after
-            elif known.record.tenant == tenant and state in {None, known.record.state}:
+            elif state in {None, known.record.state}:
                 found.append(known)
                 if len(found) == limit:
                     break

@@ -120,6 +120,10 @@ TABLE: dict[Op, dict[State, Outcome]] = {
 }
 
 
+# A stream with a kept end lacks only its last entry: it needs no owner, and the first end stands.
+_OF_OWNERS = {Op.CLAIM: Outcome.TERMINAL, Op.FINISH: Outcome.SAME}
+
+
 def apply(record: Record, tail: int, step: Step, now: float) -> tuple[Record, Answer, Appended]:
     """Decide one step.
 
@@ -132,8 +136,8 @@ def apply(record: Record, tail: int, step: Step, now: float) -> tuple[Record, An
     if step.expect_gen not in {None, record.gen} or step.expect_seq not in {None, tail}:
         return record, Answer(Outcome.STALE, record.state, record.gen, record.servable(tail)), []
     outcome = TABLE[step.op][record.state]
-    if step.op is Op.CLAIM and record.kept is not None:
-        outcome = Outcome.TERMINAL  # only its last entry is missing: it needs no owner
+    if record.kept is not None and step.op in _OF_OWNERS:
+        outcome = _OF_OWNERS[step.op]
     appended: Appended = []
     if outcome is Outcome.CHANGED:
         record, appended = _change(record, tail, step, now)

@@ -35,13 +35,15 @@ class Reader:
     """One follower of one log. `position` is the seq of the last event served."""
 
     __slots__ = (
-        "_channel", "_future", "_hub", "_journal", "_loop", "attached", "on_stuck", "position", "sending", "sent_at",
+        "_channel", "_future", "_hub", "_journal", "_loop", "_push", "attached",
+        "on_stuck", "position", "sending", "sent_at",
     )  # fmt: skip
 
     def __init__(self, channel: Channel, hub: Hub, journal: Journal, position: int = -1) -> None:
         self._channel, self._hub, self._journal = channel, hub, journal
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] | None = None
+        self._push: Callable[[], bool] | None = None
         self.position = position
         self.attached = True
         self.sending = False  # kept by whoever delivers, looked at by the housekeeper
@@ -119,6 +121,9 @@ class Reader:
     async def page(self) -> list[Served]:
         """What comes next out of the journal, for what is not in the ring any more."""
         page = await self._journal.read(self._channel.sid, self.position, PAGE_BYTES)
+        if not page.entries and self.behind:
+            msg = f"seq {self.position + 1} is missing"
+            raise JournalGap(msg)
         return self._serve(page.entries, self._channel.limit)
 
     def _serve(self, entries: list[Entry], limit: int) -> list[Served]:
@@ -142,17 +147,31 @@ class Reader:
         if skip is not None and skip[0] <= self.position < skip[1]:
             self.position = skip[1] - 1
 
-    async def wait(self) -> None:
-        """Until something is published, or the housekeeper's next beat."""
-        self._future = future = self._loop.create_future()
+    async def wait(self, push: Callable[[], bool] | None = None) -> None:
+        """Until something is published, or the housekeeper's next beat.
+
+        With `push`, what is published is given to it at once; the wait goes on as long as it returns True.
+        """
+        self._future, self._push = self._loop.create_future(), push
         self._channel.waiting.append(self)
         try:
-            await future
+            await self._future
         finally:
-            self._future = None
+            self._future = self._push = None
+            self._channel.forget(self)
+
+    def published(self) -> bool:
+        """Something new can be served. Returns whether this reader goes on waiting."""
+        try:
+            if self._push is not None and self._push():
+                return True
+        except JournalError:
+            pass  # the task will meet it again, where it can be answered
+        self.wake()
+        return False
 
     def wake(self) -> None:
-        """Something new, or a beat."""
+        """Look again."""
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
@@ -181,11 +200,12 @@ async def resolve(cursor: str | None, page: Page, journal: Journal) -> int:
         msg = f"a cursor is '<gen>-<seq>', '<seq>' or 'now', got {cursor[:64]!r}"
         raise RequestError(msg, param="after", code="bad_cursor")
     seq = int(match[2])
+    is_ahead = seq > servable
+    if is_ahead or (match[1] and not await _is_event(int(match[1]), seq, record.sid, journal)):
+        msg = f"cursor {cursor} is not in the served log, whose last event has seq {servable}"
+        raise StreamRefused(msg, status=409, code="cursor_ahead", last_seq=servable if is_ahead else seq - 1)
     if record.skip is not None and record.skip[0] <= seq < record.skip[1]:
         return record.skip[1] - 1
-    if seq > servable or (match[1] and not await _is_event(int(match[1]), seq, record.sid, journal)):
-        msg = f"cursor {cursor} is not in the served log, whose last event has seq {servable}"
-        raise StreamRefused(msg, status=409, code="cursor_ahead", last_seq=min(seq, servable))
     return seq
 
 

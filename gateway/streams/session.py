@@ -16,14 +16,14 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from gateway.core.errors import AtlasError, Category, Failure, ProviderError
+from gateway.core.errors import Category, Failure, ProviderError
 from gateway.core.events import TERMINAL, End, Event, State, UsageReport
 from gateway.streams.journal import Appended, Entry, ExpiredStream, UnknownStream
 from gateway.streams.lifecycle import Op, Outcome, Step
 from gateway.streams.stats import Stats
-from gateway.streams.status import error_object
+from gateway.streams.status import end_facts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -90,6 +90,42 @@ class _Superseded(Exception):
 class Session:
     """The owner of one stream in this process."""
 
+    __slots__ = (
+        "_active_s",
+        "_answered",
+        "_bytes",
+        "_cancelled",
+        "_clock",
+        "_gen",
+        "_held",
+        "_hub",
+        "_journal",
+        "_last_progress",
+        "_last_read",
+        "_last_tick",
+        "_on_end",
+        "_pending",
+        "_policy",
+        "_refused",
+        "_room",
+        "_seq",
+        "_shutting_down",
+        "_stop",
+        "_streaming",
+        "_task",
+        "_unacked",
+        "channel",
+        "closed",
+        "end",
+        "grace_until",
+        "key",
+        "record",
+        "request_id",
+        "sid",
+        "source",
+        "stats",
+    )
+
     def __init__(self, record: Record, source: Source, channel: Channel, ground: Ground) -> None:
         hub, journal, policy, clock = ground.hub, ground.journal, ground.policy, ground.clock
         self.sid = record.sid
@@ -110,9 +146,10 @@ class Session:
         self._refused: Appended | None = None
         self._bytes = self._held = 0
         self._room: asyncio.Event | None = None
+        self._answered: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop: ProviderError | None = None
-        self._cancelled = False
+        self._cancelled = self._shutting_down = False
         self._active_s = 0.0
         self._last_tick = clock.monotonic()
         self._last_read = self._last_progress = self._last_tick
@@ -122,7 +159,9 @@ class Session:
         """Pump the source until it ends, in whatever way. Never raises but for cancellation of the whole process."""
         self._task = asyncio.current_task()
         try:
-            if not self._cancelled:
+            if self._shutting_down:  # it was told before this task began
+                await self._end_after_cancel()
+            elif not self._cancelled:
                 await self._pump()
         except _Superseded:
             pass
@@ -158,7 +197,7 @@ class Session:
             return True
         self._last_progress = now
         self.stats.observe(batch, now)
-        self._pending.extend(batch)
+        self._pending = [*self._pending, *batch] if self._pending else cast("list[Event]", batch)
         self._flush()
         if self.channel.hold is not None and self._held >= self._policy.pause_hold_bytes:
             return False
@@ -193,15 +232,25 @@ class Session:
         else:
             self._refused = outcome
             self._pending = entry.events + self._pending
+        if self._answered is not None:
+            self._answered.set()
+
+    async def _acknowledged(self) -> None:
+        """Until no append is under way: a journal may settle later than its `append` returns."""
+        while self._unacked is not None:
+            self._answered = asyncio.Event()
+            await self._answered.wait()
+        self._answered = None
 
     async def _stalled(self) -> bool:
         """Look at a refusal or a bound. True when the stream is over."""
-        if self._refused is Appended.FULL:
-            await self._finish(self._ended(State.INCOMPLETE, "limit"))
-            return True
-        if self._refused is not None:
+        if self._refused is not None and self._refused is not Appended.FULL:
             await self._reconcile()
-        if self._bytes >= self._policy.max_stream_bytes or self._seq >= self._policy.max_stream_events:
+        if (
+            self._refused is Appended.FULL
+            or self._bytes >= self._policy.max_stream_bytes
+            or self._seq >= self._policy.max_stream_events
+        ):
             await self._finish(self._ended(State.INCOMPLETE, "limit"))
             return True
         if self.channel.hold is not None and self._held >= self._policy.pause_hold_bytes:
@@ -232,6 +281,7 @@ class Session:
     async def _finish(self, end: End) -> None:
         """Append the end after everything else, once. A control step in between makes it try again."""
         while True:
+            await self._acknowledged()
             if self._refused is not None and self._refused is not Appended.FULL:
                 await self._reconcile()
                 continue
@@ -277,15 +327,15 @@ class Session:
         try:
             async with asyncio.timeout(LEAVE_DEADLINE_S):
                 await self._on_end(self, self.end or End(State.FAILED, "superseded"))
-        except (TimeoutError, AtlasError):
-            log.warning("a stream was not settled", extra={"stream": self.sid}, exc_info=True)
+        except Exception:
+            log.exception("a stream was not settled", extra={"stream": self.sid})
         finally:
             self.channel.session = None
             self._hub.release(self.channel)
 
     def cancel(self, end: End | None = None) -> None:
         """Stop now: the log has its terminal entry already."""
-        if self._cancelled or self.closed.is_set():
+        if self._is_over:
             return
         self._cancelled = True
         if end is not None:
@@ -295,14 +345,22 @@ class Session:
 
     def shut_down(self) -> None:
         """The process ends: say so in the log."""
-        if self._task is not None and not self._cancelled:
+        if self._is_over:
+            return
+        self._shutting_down = True
+        if self._task is not None:
             self._task.cancel()
 
     def interrupt(self, category: Category, message: str) -> None:
         """Fail a source that is overdue."""
-        if self._stop is None and not self._cancelled and self._task is not None and not self._task.done():
+        if self._stop is None and not self._is_over and self._task is not None:
             self._stop = ProviderError(category, message)
             self._task.cancel()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the source is closed, or about to be on somebody's word."""
+        return self._cancelled or self.closed.is_set()
 
     def resumed(self) -> None:
         """A resume was acknowledged: read on, if the pause bound had stopped the reading."""
@@ -329,11 +387,7 @@ class Session:
     def facts(self) -> dict[str, Any]:
         """What only the owner knows, for the status object."""
         facts = self.stats.facts(self._clock.monotonic(), self.source.attempts)
-        if self.end is not None:
-            facts["reason"] = self.end.reason
-            if self.end.failure is not None:
-                facts["error"] = error_object(self.end.failure)
-        return facts
+        return facts if self.end is None else {**facts, **end_facts(self.end)}
 
     def tick(self, now: float) -> None:
         """Enforce what is due at monotonic time `now`; called a few times a second."""

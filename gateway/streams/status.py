@@ -9,6 +9,7 @@ from gateway.core.ids import show_sid
 
 if TYPE_CHECKING:
     from gateway.core.errors import Failure
+    from gateway.core.events import End
     from gateway.streams.hub import Channel
     from gateway.streams.journal import Known
 
@@ -18,6 +19,7 @@ _NO_FACTS: dict[str, Any] = {"attempts": [], "legs": [], "usage": None, "metrics
 def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | None) -> dict[str, Any]:
     """What `GET /v1/streams/{id}` answers; times are Unix seconds, durations milliseconds."""
     record = known.record
+    has_ended = record.state in TERMINAL  # facts may tell of an end that is kept
     facts = {**_NO_FACTS, **facts}
     metrics = dict(facts["metrics"])
     if channel is not None:
@@ -28,7 +30,7 @@ def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | Non
         "object": "stream",
         "state": str(record.state),
         "recovering": False,
-        "reason": facts.get("reason"),
+        "reason": facts.get("reason") if has_ended else None,
         "gen": record.gen,
         "seq": record.servable(known.tail),
         "model": record.model,
@@ -43,8 +45,13 @@ def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | Non
         "usage": facts["usage"],
         "cost_usd": None,
         "metrics": metrics,
-        **({"error": facts["error"]} if facts.get("error") and record.state in TERMINAL else {}),
+        **({"error": facts["error"]} if facts.get("error") and has_ended else {}),
     }
+
+
+def end_facts(end: End) -> dict[str, Any]:
+    """What a status object shows of how the stream ended."""
+    return {"reason": end.reason, "error": None if end.failure is None else error_object(end.failure)}
 
 
 def error_object(failure: Failure) -> dict[str, Any]:

@@ -20,6 +20,8 @@ DRAIN_DEADLINE_S = 0.25
 class Answer(ABC):
     """The head of an upstream answer, and its body read by read. `headers` has lower-case names."""
 
+    __slots__ = ()
+
     status: int
     headers: Mapping[str, str]
 

@@ -47,6 +47,29 @@ class Origin(NamedTuple):
 class Connection(asyncio.Protocol, Answer):
     """One connection, one exchange at a time. Parser callbacks are named as httptools wants them."""
 
+    __slots__ = (
+        "_fields",
+        "_garbage",
+        "_has_head",
+        "_head",
+        "_head_size",
+        "_is_lost",
+        "_keep",
+        "_loop",
+        "_lost",
+        "_parser",
+        "_parts",
+        "_paused",
+        "_size",
+        "_transport",
+        "_waiter",
+        "complete",
+        "headers",
+        "idle_since",
+        "served",
+        "status",
+    )
+
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
