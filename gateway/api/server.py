@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol with one addition: the app can reach the connection itself.
 
 ASGI has no way to reset a connection, and closing one whose client does not read waits for that client for ever. Also
-its `send` is a coroutine: on the way of every chunk that costs as much as the chunk's rendering, so `write_now` writes a
-part of a chunked body at once where nothing has to be waited for.
+its `send` is a coroutine: for every chunk that costs as much as the chunk's rendering, so `write_now` writes a part of a
+chunked body at once where nothing has to be waited for.
 """
 
 import socket

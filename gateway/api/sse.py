@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from gateway.api.exchange import Exchange, Headers
     from gateway.core.clock import Clock
+    from gateway.streams.journal import Entry
     from gateway.streams.reader import Reader, Served
 
 SSE_HEADERS: Headers = [
@@ -59,13 +60,14 @@ class Delivery:
     """One reader's way to one client. `gone` once it hung up or was dropped."""
 
     __slots__ = (
-        "_began", "_clock", "_exchange", "_pace", "_plain", "_progress", "_reader", "_renderer", "_skip", "_unsent",
-        "gone",
+        "_began", "_exchange", "_monotonic", "_pace", "_plain", "_progress", "_reader", "_renderer", "_skip", "_unsent",
+        "_write_now", "gone",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, reader: Reader, renderer: Renderer, clock: Clock, pace: Pace) -> None:
         self._exchange, self._reader, self._renderer = exchange, reader, renderer
-        self._clock, self._pace = clock, pace
+        self._monotonic, self._pace = clock.monotonic, pace
+        self._write_now = exchange.write_now
         self._progress = renderer.initial
         self._began = False
         self._plain = PLAIN_ENDS
@@ -109,7 +111,7 @@ class Delivery:
 
     async def _deliver(self, head: Callable[[], Headers]) -> End | None:
         """Send what can be served; then wait, while `_push` sends what is published."""
-        reader, started = self._reader, self._clock.monotonic()
+        reader, started = self._reader, self._monotonic()
         reader.sent_at = started
         while not self.gone:
             served = reader.take() or (await reader.page() if reader.behind else [])
@@ -137,31 +139,38 @@ class Delivery:
         """
         reader = self._reader
         data, _ = self._render(reader.take())
-        if reader.done or (data and not self._exchange.write_now(data)):
+        if reader.done or (data and not self._write_now(data)):
             self._unsent = data
             return False
-        reader.sent_at = self._clock.monotonic()
+        reader.sent_at = self._monotonic()
         return not reader.behind
 
     def _render(self, served: list[Served]) -> tuple[bytes, End | None]:
-        """The bytes of what is served; or an end before anything else that is no success."""
+        """The bytes of what is served; or an end before anything else that is answered as plain HTTP."""
+        if len(served) == 1 and self._began and self._reader.alone and not self._skip:
+            entry, first, events = served[0]  # the usual case
+            self._progress, data = self._renderer.render(self._progress, events, entry.gen, first)
+            return data, None
         parts: list[bytes] = []
-        renderer, shared = self._renderer, not self._reader.alone
         for entry, first, events in served:
             control = entry.control
             if isinstance(control, End) and not self._began and control.state in self._plain and not any(parts):
                 return b"", control
-            before = self._progress
-            if shared and first == entry.first and (hit := entry.rendered) and hit[0] is renderer and hit[1] is before:
-                self._progress = hit[2]
-                parts.append(hit[3])
-                continue
-            self._progress, data = renderer.render(before, events, entry.gen, first)
-            parts.append(data)
-            if shared and first == entry.first:
-                entry.rendered = (renderer, before, self._progress, data)
+            parts.append(self._shared(entry, first, events))
         data = b"".join(parts)
         return (self._skipped(data) if self._skip else data), None
+
+    def _shared(self, entry: Entry, first: int, events: list[Event]) -> bytes:
+        """The bytes of an entry, rendered once for all readers that have the same progress."""
+        renderer, before = self._renderer, self._progress
+        is_whole = first == entry.first
+        if is_whole and (hit := entry.rendered) and hit[0] is renderer and hit[1] is before:
+            self._progress = hit[2]
+            return hit[3]
+        self._progress, data = renderer.render(before, events, entry.gen, first)
+        if is_whole and not self._reader.alone:
+            entry.rendered = (renderer, before, self._progress, data)
+        return data
 
     def _skipped(self, data: bytes) -> bytes:
         """Without the frames that the client has already."""
@@ -176,14 +185,14 @@ class Delivery:
 
     async def _send(self, data: bytes, *, more: bool = True) -> None:
         reader = self._reader
-        reader.sent_at = self._clock.monotonic()
+        reader.sent_at = self._monotonic()
         reader.sending = True
         await self._exchange.write(data, more=more)
         reader.sending = False
 
     async def _quiet(self, head: Callable[[], Headers], started: float) -> None:
         """Nothing came within a beat: a status line that is due, or a heartbeat that is."""
-        now = self._clock.monotonic()
+        now = self._monotonic()
         if not self._began:
             if now - started >= self._pace.status_wait_s:
                 await self._begin(head)

@@ -179,13 +179,21 @@ Event: TypeAlias = SourceEvent | ControlEvent
 # The first of these, appended, is the commit point: before it every failure can be hidden from the client.
 SEMANTIC = (Text, Reasoning, Refusal, ToolCall)
 
+
+def is_content(event: Event) -> bool:
+    """Whether `event` is such a delta, in canonical form or in its dialect's own (audio, lists of parts)."""
+    if isinstance(event, Extra):
+        delta = event.patch.get("delta")
+        return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
+    return isinstance(event, SEMANTIC)
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Event])
 
 
-def encode(events: list[Event]) -> bytes:
-    """The stored form of consecutive events."""
-    return _encoder.encode(events)
+encode = _encoder.encode
+"""Consecutive events -> their stored form."""
 
 
 def decode(data: bytes) -> list[Event]:

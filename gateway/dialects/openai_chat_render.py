@@ -86,7 +86,9 @@ class StreamRenderer:
         chunk: list[Event] = []
         for event in events:
             if type(event) is Text and not chunk and not event.more and event.choice in progress.roles:
-                before, after = self._frame(progress, event.choice)  # the usual case: a chunk of nothing but text
+                # The usual case: a chunk of nothing but text.
+                frame = self._frames.get(event.choice) if progress.top is self._frames_top else None
+                before, after = frame or self._frame(progress, event.choice)
                 out += before, _encode(event.text), after
             elif isinstance(event, End):
                 progress, data = self._end(progress, event)

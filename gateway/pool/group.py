@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.core.errors import Category, ProviderError
-from gateway.core.events import SEMANTIC, Extra, Finish, Leg
+from gateway.core.events import Finish, Leg, is_content
 from gateway.pool.retry import MAX_ATTEMPTS, repeat_after_s
 
 if TYPE_CHECKING:
@@ -180,14 +180,8 @@ async def _read_to_content(batches: AsyncIterator[Batch]) -> Batch:
     head: Batch = []
     async for batch in batches:
         head += batch
-        if any(isinstance(event, SEMANTIC) for event in batch):
+        if any(map(is_content, batch)):
             return head
     if any(isinstance(event, Finish) and event.reason != "stop" for event in head):
         return head  # filtered, or all tokens went into reasoning that is not shown
-    if any(isinstance(event, Extra) and _says_something(event.patch.get("delta")) for event in head):
-        return head  # in a form of the dialect's own, such as audio
     raise ProviderError(Category.EMPTY, "the provider's answer had no content")
-
-
-def _says_something(delta: Any) -> bool:
-    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")

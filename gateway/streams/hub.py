@@ -142,7 +142,9 @@ class Channel:
         while self.ring_bytes > RING_BYTES and len(self.ring) > 1:
             self.ring_bytes -= len(self.ring.popleft().data) + ENTRY_OVERHEAD
         if self.waiting and (self.hold is None or entry.control is not None):
-            self.waiting = [reader for reader in self.waiting if reader.published()]
+            for reader in tuple(self.waiting):
+                if not reader.published():
+                    self.forget(reader)
 
     def _fold(self, entry: Entry) -> None:
         match entry.control:

@@ -90,10 +90,15 @@ class MemoryJournal:
         # The record's gen is the newest entry's, or ahead of it: a kept end moves the write right without an entry.
         if entry.seq <= log.tail or entry.gen < log.record.gen:
             settled(Appended.FENCED)
-        elif not self._make_room(len(entry.data) + ENTRY_OVERHEAD):
+            return
+        size = len(entry.data) + ENTRY_OVERHEAD
+        if self.total_bytes + size > self._bounds.max_total_bytes and not self._make_room(size):
             settled(Appended.FULL)
         else:
-            self._store(log, entry)
+            log.entries.append((entry.gen, entry.seq, entry.count, entry.data, entry.control))
+            log.tail = entry.seq
+            log.size += size
+            self.total_bytes += size
             log.expires = self._clock.now() + self._bounds.ttl_live_s
             settled(Appended.ACKED)
 

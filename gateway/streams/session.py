@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gateway.core.errors import Category, Failure, ProviderError
-from gateway.core.events import TERMINAL, End, Event, State, UsageReport
+from gateway.core.events import TERMINAL, End, Event, State, UsageReport, encode
 from gateway.streams.journal import Appended, Entry, ExpiredStream, UnknownStream
 from gateway.streams.lifecycle import Op, Outcome, Step
 from gateway.streams.stats import Stats
@@ -103,6 +103,7 @@ class Session:
         "_last_progress",
         "_last_read",
         "_last_tick",
+        "_monotonic",
         "_on_end",
         "_pending",
         "_policy",
@@ -139,7 +140,7 @@ class Session:
         self.request_id = ""
         self.key: str | None = None
         self._hub, self._journal, self._policy, self._clock = hub, journal, policy, clock
-        self._on_end = ground.on_end
+        self._on_end, self._monotonic = ground.on_end, clock.monotonic
         self._gen, self._seq = record.gen, channel.tail
         self._pending: list[Event] = []
         self._unacked: Entry | None = None
@@ -191,27 +192,27 @@ class Session:
 
     def _accept(self, batch: Batch) -> bool:
         """Append what one read gave. False when the loop must look at a refusal or a bound first."""
-        now = self._clock.monotonic()
-        self._last_read = now
+        self._last_read = now = self._monotonic()
         if not batch:
             return True
         self._last_progress = now
         self.stats.observe(batch, now)
         self._pending = [*self._pending, *batch] if self._pending else cast("list[Event]", batch)
         self._flush()
-        if self.channel.hold is not None and self._held >= self._policy.pause_hold_bytes:
-            return False
+        policy = self._policy
         return (
             self._refused is None
-            and self._bytes < self._policy.max_stream_bytes
-            and self._seq < self._policy.max_stream_events
+            and self._held < policy.pause_hold_bytes
+            and self._bytes < policy.max_stream_bytes
+            and self._seq < policy.max_stream_events
         )
 
     def _flush(self) -> None:
         """Send what is pending, unless an entry is unacknowledged: then it goes with the next one."""
         if self._unacked is None and self._pending and self._refused is None:
             events, self._pending = self._pending, []
-            self._unacked = entry = Entry.of(self._gen, self._seq + len(events), events)
+            count = len(events)
+            self._unacked = entry = Entry(self._gen, self._seq + count, count, encode(events), None, events)
             self._journal.append(self.sid, entry, self._settled)
 
     def _settled(self, outcome: Appended) -> None:
@@ -222,11 +223,9 @@ class Session:
             self._seq = entry.seq
             size = len(entry.data)
             self._bytes += size
-            if self.channel.hold is None:
-                self._held = 0
-            else:
-                self._held += size
-            self.channel.publish(entry)
+            channel = self.channel
+            self._held = 0 if channel.hold is None else self._held + size
+            channel.publish(entry)
             if self._pending:
                 self._flush()
         else:

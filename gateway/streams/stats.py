@@ -59,7 +59,15 @@ class Stats:
             elif kind is not Extra:
                 self._rarer(event)
         if self.first_content is not None:
-            self._gap(now - self.last_batch)
+            gap = now - self.last_batch
+            if self.buckets is None:
+                self.buckets = [0] * (len(BOUNDS_S) + 1)
+            self.buckets[bisect_right(BOUNDS_S, gap)] += 1
+            self.reads += 1
+            if gap > self.gap_max:  # noqa: PLR1730  half the cost of max(), once per read
+                self.gap_max = gap
+            if gap >= STALL_S:
+                self.stalls += 1
         elif self.content_events:
             self.first_content = now
         self.last_batch = now
@@ -77,15 +85,6 @@ class Stats:
                 self.legs.append(event)
             case _:
                 pass
-
-    def _gap(self, gap: float) -> None:
-        if self.buckets is None:
-            self.buckets = [0] * (len(BOUNDS_S) + 1)
-        self.buckets[bisect_right(BOUNDS_S, gap)] += 1
-        self.reads += 1
-        self.gap_max = max(self.gap_max, gap)
-        if gap >= STALL_S:
-            self.stalls += 1
 
     def percentile_s(self, share: float) -> float | None:
         """The upper bound of the bucket that holds the given share of gaps; None without two reads."""

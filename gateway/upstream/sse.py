@@ -36,6 +36,10 @@ class SSEDecoder:
         if self._swallow_lf or b"\r" in chunk:
             chunk = self._normalise(chunk)
         if not self._pending and chunk.endswith(b"\n\n"):
+            if chunk.startswith(b"data: "):
+                events = chunk[6:-2].split(b"\n\ndata: ")
+                if chunk.count(b"\n") == 2 * len(events):
+                    return events  # the usual case: nothing but one-line data
             return _split(chunk)
         return self._feed_parts(chunk)
 
@@ -81,10 +85,6 @@ class SSEDecoder:
 
 def _split(block: bytes) -> list[bytes]:
     """The data of whole events with LF line ends; `block` ends in a blank line."""
-    if block.startswith(b"data: "):
-        events = block[6:-2].split(b"\n\ndata: ")
-        if block.count(b"\n") == 2 * len(events):
-            return events  # the usual case: nothing but one-line data
     found: list[bytes] = []
     for event in block.split(b"\n\n"):
         lines = [_value(line) for line in event.split(b"\n") if line.startswith(b"data:") or line == b"data"]
