@@ -65,25 +65,22 @@ class ChatCompletions:
         collector, reader = Collector(opened.start), opened.reader
         gone = False
 
-        async def watch() -> None:
+        def hung_up() -> None:
             nonlocal gone
-            await exchange.disconnected()
             gone = True
             reader.wake()
 
-        watcher = self.services.tasks.create_task(watch())
         end: End | None = None
         try:
-            while not gone and end is None:
-                for entry, _, events in await reader.next():
-                    collector.add(events)
-                    if isinstance(entry.control, End):
-                        end = entry.control
+            with exchange.watched(hung_up, self.services.tasks):
+                while not gone and end is None:
+                    for entry, _, events in await reader.next():
+                        collector.add(events)
+                        if isinstance(entry.control, End):
+                            end = entry.control
         except JournalError as error:
             await exchange.fail(Failure(Category.JOURNAL, f"the stream's log cannot be read on ({error})"))
             return
-        finally:
-            watcher.cancel()
         if end is None:
             await self._left(opened)
         elif end.state not in PLAIN_ENDS or (end.state is State.CANCELLED and _finishes_on_cancel(opened)):

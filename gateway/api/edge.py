@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.api.exchange import ClientGone, Exchange, Message, Receive, Scope, Send
 from gateway.core.errors import Category, Failure, RequestError
+from gateway.core.ids import RequestIds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,11 +32,12 @@ class Edge:
         cold: Callable[[Scope, Receive, Send], Awaitable[None]],
     ) -> None:
         self._services, self._hot, self._cold = services, hot, cold
+        self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         services, begun = self._services, self._services.clock.monotonic()
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, self._ids.new())
         handler = self._hot.get((scope["method"], scope["path"]))
         try:
             services.guard(exchange)

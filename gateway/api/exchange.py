@@ -6,13 +6,13 @@ The hot routes use this directly, around the web framework's own request and res
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from gateway.core.errors import CONSEQUENCES, Category, Failure, RequestError
-from gateway.core.ids import new_request_id
 from gateway.dialects.openai_errors import failure_body, request_body, retry_headers
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -32,6 +32,10 @@ class Connection(Protocol):
         """Write a part of a chunked body; False where it cannot be done at once."""
         ...
 
+    def watch(self, gone: Callable[[], None] | None) -> None:
+        """Call `gone` when the client hangs up; None: no more."""
+        ...
+
     def abort(self) -> None:
         """Reset the connection."""
         ...
@@ -46,11 +50,11 @@ class Exchange:
 
     __slots__ = ("_connection", "_receive", "_send", "headers", "request_id", "scope", "status", "whole")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str = "") -> None:
         self.scope, self._receive, self._send = scope, receive, send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self._connection: Connection | None = scope.get("extensions", {}).get("atlas.connection")
-        self.request_id = new_request_id()
+        self.request_id = request_id
         self.status = 0
         self.whole = False
 
@@ -107,10 +111,26 @@ class Exchange:
         msg = f"the body is larger than {limit} bytes"
         return RequestError(msg, status=413, code="request_too_large")
 
-    async def disconnected(self) -> None:
-        """Returns when the client is gone."""
+    @contextmanager
+    def watched(self, gone: Callable[[], None], tasks: asyncio.TaskGroup) -> Generator[None]:
+        """Within the block, `gone` is called when the client hangs up. Plain ASGI needs a task for that, of `tasks`."""
+        if self._connection is not None:
+            self._connection.watch(gone)
+            try:
+                yield
+            finally:
+                self._connection.watch(None)
+            return
+        watcher = tasks.create_task(self._disconnected(gone))
+        try:
+            yield
+        finally:
+            watcher.cancel()
+
+    async def _disconnected(self, gone: Callable[[], None]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        gone()
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""

@@ -1,12 +1,13 @@
 """uvicorn's HTTP protocol with one addition: the app can reach the connection itself.
 
 ASGI has no way to reset a connection, and closing one whose client does not read waits for that client for ever. Also
-its `send` is a coroutine: for every chunk that costs as much as the chunk's rendering, so `write_now` writes a part of a
-chunked body at once where nothing has to be waited for.
+its `send` is a coroutine: for every chunk that costs as much as the chunk's rendering, so `write_now` writes a part of
+a chunked body at once where nothing has to be waited for.
 """
 
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,11 +18,26 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class Protocol(HttpToolsProtocol):
     """Puts itself into the scope as the extension `atlas.connection`."""
 
+    _gone: Callable[[], None] | None = None
+
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         scope: Any = self.scope
         scope["extensions"] = {"atlas.connection": self}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        super().connection_lost(exc)
+        if self._gone is not None:
+            self._gone()
+
+    def watch(self, gone: Callable[[], None] | None) -> None:
+        """Call `gone` when the client hangs up, at once if it has; None: no more. Reads on, or nobody would notice."""
+        self._gone = gone
+        self.flow.resume_reading()
+        if gone is not None and self.transport.is_closing():
+            gone()
 
     def write_now(self, scope: Any, data: bytes) -> bool:
         """Write a part of the body of the answer to the request `scope`; False where `send` has to do it."""

@@ -98,16 +98,14 @@ class Delivery:
             One of `plain_ends` that came before anything was sent: to be answered as plain HTTP.
         """
         self._plain, self._skip = plain_ends, skip_frames
-        watcher = tasks.create_task(self._watch())
-        try:
-            if eager:
-                await self._begin(head)
-            return await self._deliver(head)
-        except JournalError as error:
-            await self._break_off(head, error)
-            return None
-        finally:
-            watcher.cancel()
+        with self._exchange.watched(self._hung_up, tasks):
+            try:
+                if eager:
+                    await self._begin(head)
+                return await self._deliver(head)
+            except JournalError as error:
+                await self._break_off(head, error)
+                return None
 
     async def _deliver(self, head: Callable[[], Headers]) -> End | None:
         """Send what can be served; then wait, while `_push` sends what is published."""
@@ -200,9 +198,8 @@ class Delivery:
         elif now - self._reader.sent_at >= self._pace.heartbeat_s:
             await self._send(HEARTBEAT)
 
-    async def _watch(self) -> None:
+    def _hung_up(self) -> None:
         """The client's hanging up ends the delivery."""
-        await self._exchange.disconnected()
         self.gone = True
         self._reader.wake()
 

@@ -29,6 +29,7 @@ from gateway.core.events import (
     Text,
     ToolCall,
     UsageReport,
+    is_content,
 )
 from gateway.dialects.openai_errors import failure_body, stream_cancelled
 from gateway.dialects.openai_merge import accumulate, merge
@@ -41,7 +42,6 @@ DIALECT = "openai_chat"
 DONE = b"data: [DONE]\n\n"
 
 _REASONS = {"stop_sequence": "stop", "refusal": "content_filter", "pause_turn": "stop"}
-_SEMANTIC = (Text, Reasoning, Refusal, ToolCall)
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -50,7 +50,8 @@ class Progress(msgspec.Struct, frozen=True):
     """What was rendered so far.
 
     `held` waits for the first semantic delta; `top` is the JSON object of what belongs to every chunk's envelope.
-    `usage` is the last report, `said` whether the last composed chunk showed it.
+    `calling` are the choices with tool calls. `usage` is the last report, `said` whether the last composed chunk showed
+    it.
     """
 
     started: bool = False
@@ -58,6 +59,7 @@ class Progress(msgspec.Struct, frozen=True):
     top: bytes = b"{}"
     roles: frozenset[int] = frozenset()
     finished: frozenset[int] = frozenset()
+    calling: frozenset[int] = frozenset()
     usage: UsageReport | None = None
     said: bool = True
 
@@ -127,7 +129,7 @@ class StreamRenderer:
     def _one(self, progress: Progress, chunk: tuple[Event, ...]) -> tuple[Progress, bytes]:
         """One chunk of 1..k events; before the first semantic delta it is held back."""
         if not progress.started:
-            if not any(isinstance(event, _SEMANTIC) for event in chunk):
+            if not any(map(is_content, chunk)):
                 return msgspec.structs.replace(progress, held=(*progress.held, chunk)), b""
             return self._release(progress, chunk)
         first = chunk[0]
@@ -167,6 +169,9 @@ class StreamRenderer:
             progress = msgspec.structs.replace(progress, usage=usage, said=True)
         elif progress.usage is not None and progress.said:
             progress = msgspec.structs.replace(progress, said=False)
+        calling = [index for index, choice in choices.items() if "tool_calls" in choice["delta"]]
+        if not progress.calling.issuperset(calling):
+            progress = msgspec.structs.replace(progress, calling=progress.calling.union(calling))
         finished = [index for index, choice in choices.items() if choice["finish_reason"] is not None]
         if finished:
             progress = msgspec.structs.replace(progress, finished=progress.finished.union(finished))
@@ -222,7 +227,8 @@ class StreamRenderer:
     def _close(self, progress: Progress, reason: str) -> bytes:
         """Finish chunks for the choices that have none."""
         open_choices = sorted((progress.roles or {0}) - progress.finished)
-        return b"".join(_frame_bytes(self._chunk(progress, [_choice(index, {}, reason)])) for index in open_choices)
+        choices = [_choice(index, {}, _closing(reason, calls=index in progress.calling)) for index in open_choices]
+        return b"".join(_frame_bytes(self._chunk(progress, [choice])) for choice in choices)
 
 
 class Collector:
@@ -254,7 +260,8 @@ class Collector:
             self._fold(Finish(0, "length" if reason == "length" else "stop"))
         choices = [self._choices[index] for index in sorted(self._choices)]
         for choice in choices:
-            choice["finish_reason"] = choice["finish_reason"] or reason
+            closing = _closing(reason, calls="tool_calls" in choice["message"])
+            choice["finish_reason"] = choice["finish_reason"] or closing
             for call in choice["message"].get("tool_calls") or ():
                 del call["index"]  # streaming's own member
         body = {
@@ -299,6 +306,11 @@ def _ours(extra: Extra) -> bool:
 
 def _choice(index: int, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
     return {"index": index, "delta": delta, "finish_reason": reason}
+
+
+def _closing(reason: str, *, calls: bool) -> str:
+    """The finish of a choice whose provider forgot it: what agents look at to run the tools."""
+    return "tool_calls" if calls and reason == "stop" else reason
 
 
 def _opening(delta: dict[str, Any]) -> dict[str, Any]:

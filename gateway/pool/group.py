@@ -7,7 +7,7 @@ it the failure goes up as it is. When all fail, the first error is the one repor
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,9 @@ from gateway.pool.retry import MAX_ATTEMPTS, repeat_after_s
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
     from gateway.core.chat import ChatRequest
     from gateway.core.errors import Failure
@@ -65,6 +67,7 @@ class Attempts:
         self._group, self._request, self._endpoints = group, request, endpoints
         self.attempts: list[str] = []
         self.endpoint: Endpoint | None = None
+        self._answering: AbstractAsyncContextManager[AsyncIterator[Batch]] | None = None
         self._failures: list[Failure] = []
         self._uncounted: set[str] = set()
 
@@ -73,23 +76,24 @@ class Attempts:
         """Deadlines of the endpoint that answers, or of the first one before that."""
         return (self.endpoint or self._endpoints[0]).timeouts
 
-    @asynccontextmanager
-    async def open(self) -> AsyncGenerator[AsyncIterator[Batch]]:
-        """Try the endpoints in order until one gives content; leaving closes its socket.
+    def open(self) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
+        """The attempts as a context manager: entering waits for the first content, leaving closes the socket.
 
         Raises:
-            ProviderError: the first failure, when no attempt came to content.
+            ProviderError: on entering, the first failure, when no attempt came to content.
         """
+        return self
+
+    async def __aenter__(self) -> AsyncIterator[Batch]:
+        """Try the endpoints in order until one gives content."""
         endpoints = self._endpoints
         for position, endpoint in enumerate(endpoints):
             others = position + 1 < len(endpoints)
             repeated: set[bool] = set()  # at most one repeat, and one more for a stale connection
             while True:
-                async with AsyncExitStack() as stack:
-                    batches = await self._first_content(stack, endpoint)
-                    if batches is not None:
-                        yield batches
-                        return
+                batches = await self._first_content(endpoint)
+                if batches is not None:
+                    return batches
                 failure = self._failures[-1]
                 stale = failure.category is Category.STALE_CONNECTION
                 wait = None if stale in repeated else repeat_after_s(failure, others=others, rng=self._group.rng)
@@ -101,18 +105,31 @@ class Attempts:
                 break
         raise self._first_failure()
 
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the attempt that answers."""
+        answering, self._answering = self._answering, None
+        if answering is not None:
+            await answering.__aexit__(kind, error, traceback)
+
     @property
     def _exhausted(self) -> bool:
         return len(self._failures) - len(self._uncounted) >= MAX_ATTEMPTS
 
-    async def _first_content(self, stack: AsyncExitStack, endpoint: Endpoint) -> AsyncIterator[Batch] | None:
+    async def _first_content(self, endpoint: Endpoint) -> AsyncIterator[Batch] | None:
         """Ask one endpoint; its batches once the first content is there, None (and a failure noted) if it fails."""
         begun = self._group.clock()
         try:
             model = endpoint.model_for(self._group.wanted(self._request.model))
             async with asyncio.timeout(endpoint.timeouts.first_token_s):
-                batches = await stack.enter_async_context(endpoint.provider.stream(self._request, model))
-                head = await _read_to_content(batches)
+                attempt = endpoint.provider.stream(self._request, model)
+                batches = await attempt.__aenter__()
+                try:
+                    head = await _read_to_content(batches)
+                except BaseException:
+                    await attempt.__aexit__(*sys.exc_info())
+                    raise
         except TimeoutError:
             limit = endpoint.timeouts.first_token_s
             self._note(
@@ -121,7 +138,7 @@ class Attempts:
         except ProviderError as error:
             self._note(endpoint, error, begun)
         else:
-            self.endpoint = endpoint
+            self.endpoint, self._answering = endpoint, attempt
             self.attempts.append(f"{endpoint.name}: ok")
             self._group.on_attempt(endpoint.name, "ok", self._group.clock() - begun)
             leg = Leg(1, endpoint.name, endpoint.provider.kind, STRATEGY, self._why(endpoint))
@@ -146,7 +163,9 @@ class Attempts:
     def _first_failure(self) -> ProviderError:
         first = self._failures[0]
         error = ProviderError(first.category, first.message)
-        error.failure = msgspec.structs.replace(first, attempts=tuple(self.attempts))
+        waits = [failure.retry_after_s for failure in self._failures if failure.retry_after_s is not None]
+        soonest = min(waits, default=None)
+        error.failure = msgspec.structs.replace(first, attempts=tuple(self.attempts), retry_after_s=soonest)
         return error
 
 

@@ -113,7 +113,7 @@ class ChunkDecoder:
         self._prefix = self._suffix = b""
         self._before: list[SourceEvent] = []
         self._choice_of_template = 0
-        self._templates = 0
+        self._templates = self._texts = 0
         self.failure: MalformedChunk | InStreamError | None = None
 
     @property
@@ -173,7 +173,9 @@ class ChunkDecoder:
         self._in_a_row = 0
         events += found
         if found and type(found[-1]) is Text and self._templates < TEMPLATES_TRIED:
-            self._learn(payload, chunk, found)
+            if self._texts:  # a lone text is not worth learning from
+                self._learn(payload, chunk, found)
+            self._texts += 1
 
     def _chunk(self, chunk: Any) -> list[SourceEvent]:
         """The events of one parsed chunk."""

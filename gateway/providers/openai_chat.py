@@ -7,7 +7,7 @@ refused before a byte is sent.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,7 +21,9 @@ from gateway.upstream.sse import OversizeEvent, SSEDecoder
 from gateway.upstream.transport import Transport, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
     from gateway.core.chat import ChatRequest, Part
     from gateway.core.clock import Clock
@@ -37,6 +39,7 @@ class OpenAIProvider:
     def __init__(self, *, base_url: str, key: str | None, transport: Transport, clock: Clock) -> None:
         self._url = parse_url(base_url.rstrip("/") + "/chat/completions")
         self._transport, self._clock = transport, clock
+        self._key = (key or "").encode()
         self._headers = [
             ("content-type", "application/json"),
             ("accept", "text/event-stream"),
@@ -46,23 +49,25 @@ class OpenAIProvider:
         if key:
             self._headers.append(("authorization", f"Bearer {key}"))
 
-    @asynccontextmanager
-    async def stream(self, request: ChatRequest, model: str) -> AsyncGenerator[AsyncIterator[Batch]]:
+    def stream(self, request: ChatRequest, model: str) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
         """Ask for one answer; see `upstream.contract.Provider`."""
         content = msgspec.json.encode(request_body(request, model))
-        async with self._transport.post(self._url, self._headers, content) as answer:
-            if answer.status != 200:
-                body = await answer.error_body()
-                raise errors.from_answer(answer.status, answer.headers, body, self._clock.now())
-            await _check_head(answer)
-            reading = _Reading(answer)
-            yield reading
-            if reading.done:
-                await answer.drain()
+        return _Asking(self._transport.post(self._url, self._headers, content), self._check)
+
+    async def _check(self, answer: Answer) -> None:
+        """An error status, or a head that is none of a stream, ends the attempt."""
+        if answer.status != 200:
+            body = self._without_key(await answer.error_body())
+            raise errors.from_answer(answer.status, answer.headers, body, self._clock.now())
+        await _check_head(answer)
 
     async def aclose(self) -> None:
         """Close idle connections."""
         await self._transport.aclose()
+
+    def _without_key(self, body: bytes) -> bytes:
+        """Some hosts repeat the key that they refuse; their words are shown to clients who must not learn it."""
+        return body.replace(self._key, b"[key]") if self._key else body
 
 
 async def _check_head(answer: Answer) -> None:
@@ -77,13 +82,44 @@ async def _check_head(answer: Answer) -> None:
     raise ProviderError(Category.PROTOCOL, f"the provider answered {content_type!r} instead of text/event-stream")
 
 
+class _Asking:
+    """One exchange, as the context manager that `stream` returns."""
+
+    __slots__ = ("_check", "_posting", "_reading")
+
+    def __init__(
+        self, posting: AbstractAsyncContextManager[Answer], check: Callable[[Answer], Awaitable[None]]
+    ) -> None:
+        self._posting, self._check = posting, check
+        self._reading: _Reading | None = None
+
+    async def __aenter__(self) -> AsyncIterator[Batch]:
+        answer = await self._posting.__aenter__()
+        try:
+            await self._check(answer)
+        except BaseException:
+            await self._posting.__aexit__(*sys.exc_info())
+            raise
+        self._reading = _Reading(answer)
+        return self._reading
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._reading is not None and self._reading.done:
+                await self._reading.answer.drain()
+        finally:
+            await self._posting.__aexit__(kind, error, traceback)
+
+
 class _Reading:
     """The iterator of one answer: one batch a read."""
 
-    __slots__ = ("_answer", "_chunks", "_sse", "done")
+    __slots__ = ("_chunks", "_sse", "answer", "done")
 
     def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+        self.answer = answer
         self._sse = SSEDecoder()
         self._chunks = ChunkDecoder()
         self.done = False
@@ -94,7 +130,7 @@ class _Reading:
     async def __anext__(self) -> Batch:
         if self.done:
             raise StopAsyncIteration
-        data = await self._answer.read() if self._chunks.failure is None else b""
+        data = await self.answer.read() if self._chunks.failure is None else b""
         try:
             batch = self._chunks.feed(self._sse.feed(data) if data else self._sse.flush())
         except (MalformedChunk, OversizeEvent) as error:

@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import msgspec
+
 from gateway.core.errors import Category, Failure, ProviderError
 from gateway.core.events import TERMINAL, End, Event, State, UsageReport, encode
 from gateway.streams.journal import Appended, Entry, ExpiredStream, UnknownStream
@@ -298,9 +300,10 @@ class Session:
             self.channel.publish(entry)
 
     async def _end_safely(self, end: End) -> None:
-        """End the stream, and say so in the log when even that is impossible."""
-        with suppress(_Superseded, UnknownStream, ExpiredStream):
-            await self._finish(end)
+        """End the stream, unless it has ended or is not ours any more."""
+        if self.end is None:
+            with suppress(_Superseded, UnknownStream, ExpiredStream):
+                await self._finish(end)
 
     async def _end_after_cancel(self) -> None:
         """The task was cancelled: by a control step, which has ended the stream, or with the whole process."""
@@ -315,6 +318,7 @@ class Session:
         return self._ended(State.INCOMPLETE, "length") if length else self._ended(State.COMPLETED, None)
 
     def _failed(self, failure: Failure, reason: str | None = None) -> End:
+        failure = msgspec.structs.replace(failure, attempts=tuple(self.source.attempts))
         return self._ended(State.FAILED, reason or str(failure.category), failure)
 
     def _ended(self, state: State, reason: str | None, failure: Failure | None = None) -> End:

@@ -121,9 +121,8 @@ class Connection(asyncio.Protocol, Answer):
         if not self._has_head and self._head_size > MAX_HEAD_BYTES:
             self._spoil(ValueError("the head is too long"))
         waiter = self._waiter
-        if waiter is not None:
-            if not waiter.done():
-                waiter.set_result(None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
         elif self._size > BUFFER_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -142,6 +141,12 @@ class Connection(asyncio.Protocol, Answer):
         self._wake()
 
     # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """An answer begins; some servers send one to nobody (408) before they close a kept connection."""
+        if self.complete or self._head is None:
+            msg = "an answer that nobody asked for"
+            raise ValueError(msg)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header of the answer."""
@@ -297,7 +302,7 @@ class Client:
                 return await self._open()
         except TimeoutError:
             message = f"no connection to the provider within {self._connect_s:g} s"
-        except socket.gaierror:
+        except (socket.gaierror, UnicodeError):
             message = "the provider's host name cannot be resolved"
         except ssl.SSLError as error:
             message = f"TLS to the provider failed ({error.reason or type(error).__name__})"

@@ -82,6 +82,10 @@ class _Direct:
         connection = await self._client.acquire()
         try:
             await connection.exchange(self._request)
+        except ProviderError:
+            self._client.close()  # what was kept beside a stale connection is as old: the repeat gets a new one
+            connection.abort()
+            raise
         except BaseException:
             connection.abort()
             raise
