@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
+from gateway.api.exchange import JSON_TYPE
 from gateway.api.sse import PLAIN_ENDS, Delivery
 from gateway.core.errors import Category, Failure
 from gateway.core.events import End, State
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 ROUTE = "/v1/chat/completions"
 KEYED_GRACE = "grace=60"
 MAX_GRACE_S = 3600
+PIECE_BYTES = 65_536
 _GRACE = re.compile(r"grace=(\d{1,6})")
 
 
@@ -84,9 +86,19 @@ class ChatCompletions:
         if end is None:
             await self._left(opened)
         elif end.state not in PLAIN_ENDS or (end.state is State.CANCELLED and _finishes_on_cancel(opened)):
-            await exchange.answer(200, collector.body(end), _stream_headers(opened))
+            await self._answer(exchange, opened, collector.body(end))
         else:
             await _refuse_end(exchange, end, _stream_headers(opened))
+
+    async def _answer(self, exchange: Exchange, opened: Opened, body: bytes) -> None:
+        """Send a whole answer piece by piece: a client that does not read is dropped like the reader of a stream."""
+        reader = opened.reader
+        length = (b"content-length", str(len(body)).encode("ascii"))
+        await exchange.start(200, [JSON_TYPE, length, *_stream_headers(opened)])
+        reader.on_stuck, reader.sending = exchange.abort, True
+        for at in range(0, len(body), PIECE_BYTES):
+            reader.sent_at = self.services.clock.monotonic()
+            await exchange.write(body[at : at + PIECE_BYTES], more=at + PIECE_BYTES < len(body))
 
     async def _left(self, opened: Opened) -> None:
         """The creating response's client hung up."""

@@ -147,15 +147,12 @@ class Exchange:
         """Send a part of the body at once, if nothing has to be waited for."""
         return self._connection is not None and self._connection.write_now(self.scope, data)
 
-    async def answer(self, status: int, body: bytes, headers: Headers | None = None) -> None:
-        """Send a whole JSON answer."""
+    async def answer_json(self, status: int, value: dict[str, Any], headers: Headers | None = None) -> None:
+        """Send an object as a whole JSON answer."""
+        body = msgspec.json.encode(value)
         length = (b"content-length", str(len(body)).encode("ascii"))
         await self.start(status, [JSON_TYPE, length, *(headers or [])])
         await self.write(body, more=False)
-
-    async def answer_json(self, status: int, body: dict[str, Any], headers: Headers | None = None) -> None:
-        """Send an object as a whole JSON answer."""
-        await self.answer(status, msgspec.json.encode(body), headers)
 
     async def refuse(self, error: RequestError, headers: Headers | None = None) -> None:
         """Answer a request that cannot be served."""

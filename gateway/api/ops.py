@@ -18,7 +18,8 @@ def router(services: Services) -> APIRouter:
     """The routes, bound to one app's services."""
     routes = APIRouter(tags=["operations"])
 
-    @routes.api_route("/", methods=["GET", "HEAD"], summary="Who answers here")
+    @routes.head("/", include_in_schema=False)
+    @routes.get("/", summary="Who answers here")
     async def root() -> JSONResponse:
         return JSONResponse({"service": "atlas", "version": __version__, "docs": "/docs"})
 

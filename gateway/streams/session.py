@@ -93,41 +93,11 @@ class Session:
     """The owner of one stream in this process."""
 
     __slots__ = (
-        "_active_s",
-        "_answered",
-        "_bytes",
-        "_cancelled",
-        "_clock",
-        "_gen",
-        "_held",
-        "_hub",
-        "_journal",
-        "_last_progress",
-        "_last_read",
-        "_last_tick",
-        "_monotonic",
-        "_on_end",
-        "_pending",
-        "_policy",
-        "_refused",
-        "_room",
-        "_seq",
-        "_shutting_down",
-        "_stop",
-        "_streaming",
-        "_task",
-        "_unacked",
-        "channel",
-        "closed",
-        "end",
-        "grace_until",
-        "key",
-        "record",
-        "request_id",
-        "sid",
-        "source",
-        "stats",
-    )
+        "_active_s", "_answered", "_bytes", "_cancelled", "_clock", "_gen", "_held", "_hub", "_journal",
+        "_last_progress", "_last_read", "_last_tick", "_monotonic", "_on_end", "_pending", "_policy", "_refused",
+        "_room", "_seq", "_shutting_down", "_stop", "_streaming", "_task", "_unacked", "channel", "closed", "end",
+        "grace_until", "key", "record", "request_id", "sid", "source", "stats",
+    )  # fmt: skip
 
     def __init__(self, record: Record, source: Source, channel: Channel, ground: Ground) -> None:
         hub, journal, policy, clock = ground.hub, ground.journal, ground.policy, ground.clock

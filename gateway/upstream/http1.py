@@ -48,27 +48,10 @@ class Connection(asyncio.Protocol, Answer):
     """One connection, one exchange at a time. Parser callbacks are named as httptools wants them."""
 
     __slots__ = (
-        "_fields",
-        "_garbage",
-        "_has_head",
-        "_head",
-        "_head_size",
-        "_is_lost",
-        "_keep",
-        "_loop",
-        "_lost",
-        "_parser",
-        "_parts",
-        "_paused",
-        "_size",
-        "_transport",
-        "_waiter",
-        "complete",
-        "headers",
-        "idle_since",
-        "served",
+        "_fields", "_garbage", "_has_head", "_head", "_head_size", "_is_lost", "_keep", "_loop", "_lost", "_parser",
+        "_parts", "_paused", "_size", "_transport", "_waiter", "complete", "headers", "idle_since", "served",
         "status",
-    )
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -109,7 +92,10 @@ class Connection(asyncio.Protocol, Answer):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of an answer."""
+        """Bytes of an answer; nobody asked for any behind its end, or before a request."""
+        if self.complete or self._head is None:
+            self._spoil(ValueError("bytes outside of an answer"))
+            return
         if not self._has_head:
             self._head_size += len(data)
         try:

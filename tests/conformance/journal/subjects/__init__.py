@@ -1,0 +1,1 @@
+"""The journals under judgement, one a file."""

@@ -1,0 +1,1 @@
+"""One file for each provider under judgement; see `tests.conformance.providers.subject`."""

@@ -1,0 +1,1 @@
+"""Recorded vendor traffic, replayed."""

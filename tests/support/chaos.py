@@ -1,0 +1,179 @@
+"""The chaos provider: an OpenAI-compatible upstream that does exactly what the test plans, legal or not.
+
+    async with ChaosProvider() as up:
+        up.plans["flaky"] = Plan(tokens=20, reset_at_byte=700)
+        ...  # ask up.base_url + "/chat/completions" for the model "flaky"
+        request = await up.received()
+        await request.gone()                      # the provider saw the socket close
+        assert tokens_seen(1, text) <= request.tokens
+
+Each chat request takes the first plan of `script` if there is one, else `plans[model]` (of a list: the next one, the
+last one for ever), else `default`. What is asked for other paths lands in `others`.
+"""
+
+import asyncio
+import itertools
+import json
+from typing import Self
+
+from tests.support.answer import body_of, event_of, usage_of
+from tests.support.gate import Gate
+from tests.support.plan import AZURE_FIRST, OPENROUTER_COMMENT, Garbage, Plan, Tool, refusing
+from tests.support.provider_connection import ProviderConnection
+from tests.support.received import Received
+from tests.support.signals import Signal
+from tests.support.truth import tokens_seen, truth, truth_token
+
+__all__ = [
+    "AZURE_FIRST",
+    "OPENROUTER_COMMENT",
+    "ChaosProvider",
+    "Garbage",
+    "Gate",
+    "Plan",
+    "Received",
+    "Tool",
+    "body_of",
+    "event_of",
+    "refusing",
+    "tokens_seen",
+    "truth",
+    "truth_token",
+    "usage_of",
+]
+
+
+class ChaosProvider:
+    """Listens on a free loopback port while entered.
+
+    `requests`: chat requests in order of arrival. `open`, `ever`: connections now and so far. `api_key`: refuse others
+    with 401. `send_buffer`: bytes of kernel buffer per connection, small ones make a slow peer felt soon. A bug in the
+    provider itself is raised on leaving.
+    """
+
+    def __init__(self, default: Plan | None = None, *, api_key: str | None = None, send_buffer: int | None = None):
+        self.default = default or Plan()
+        self.plans: dict[str, Plan | list[Plan]] = {}
+        self.script: list[Plan] = []
+        self.api_key, self.send_buffer = api_key, send_buffer
+        self.requests: list[Received] = []
+        self.others: list[Received] = []
+        self.ever = 0
+        self.port = 0
+        self.signal = Signal()
+        self._connections: set[ProviderConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._errors: list[BaseException] = []
+        self._numbers = itertools.count(1)
+        self._server: asyncio.Server | None = None
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI client takes for its base, `/v1` included."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def open(self) -> int:
+        """Connections now."""
+        return len(self._connections)
+
+    @property
+    def last(self) -> Received:
+        """The newest chat request."""
+        return self.requests[-1]
+
+    async def received(self, n: int = 1, timeout: float = 5) -> Received:
+        """The nth chat request, counted from 1, once it is there."""
+        await self.signal.until(lambda: len(self.requests) >= n, timeout, f"chat request {n}")
+        return self.requests[n - 1]
+
+    async def all_closed(self, timeout: float = 5) -> None:
+        """Returns when no connection is open."""
+        await self.signal.until(lambda: not self._connections, timeout, f"{self.open} connections to close")
+
+    async def __aenter__(self) -> Self:
+        await self.listen()
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.refuse()
+        for connection in list(self._connections):
+            connection.abort()
+        await self.all_closed()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._errors and error is None:
+            raise self._errors[0]
+
+    async def listen(self) -> None:
+        """Accepts connections, on the same port as before."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: ProviderConnection(self), "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def refuse(self) -> None:
+        """New connections are refused, until `listen`; open ones live on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def close_idle(self) -> None:
+        """Closes kept-alive connections that wait for a request, as vendors do without notice."""
+        for connection in list(self._connections):
+            if not connection.busy:
+                connection.finish()
+
+    def reset_all(self) -> None:
+        """Every connection dies with RST, as when the machine does."""
+        for connection in list(self._connections):
+            connection.abort()
+
+    def connection_opened(self, connection: ProviderConnection) -> int:
+        """Keeps the books; returns the connection's number."""
+        self._connections.add(connection)
+        self._tasks.add(connection.task)
+        connection.task.add_done_callback(self._ended)
+        self.ever += 1
+        self.signal.ring()
+        return self.ever
+
+    def connection_closed(self, connection: ProviderConnection) -> None:
+        """Keeps the books."""
+        self._connections.discard(connection)
+        self.signal.ring()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._errors.append(error)
+            self.reset_all()
+
+    def next_number(self) -> int:
+        """The next request's number."""
+        return next(self._numbers)
+
+    def accept(self, received: Received) -> Plan:
+        """Records a request and decides what becomes of it."""
+        is_chat = received.method == "POST" and received.path.endswith("/chat/completions")
+        (self.requests if is_chat else self.others).append(received)
+        self.signal.ring()
+        if self.api_key is not None and received.headers.get("authorization") != f"Bearer {self.api_key}":
+            return refusing(401, code="invalid_api_key", type_="invalid_request_error")
+        if is_chat:
+            return self._plan_for(received)
+        if received.method == "GET" and received.path.endswith("/models"):
+            return Plan(body=self._models())
+        return refusing(404, code="not_found", type_="invalid_request_error")
+
+    def _plan_for(self, received: Received) -> Plan:
+        if not isinstance(received.json, dict):
+            return refusing(400, code="bad_json", type_="invalid_request_error")
+        if self.script:
+            return self.script.pop(0)
+        planned = self.plans.get(received.json.get("model", ""), self.default)
+        if isinstance(planned, Plan):
+            return planned
+        return planned.pop(0) if len(planned) > 1 else planned[0]
+
+    def _models(self) -> bytes:
+        rows = [{"id": name, "object": "model", "created": 0, "owned_by": "chaos"} for name in self.plans]
+        return json.dumps({"object": "list", "data": rows}).encode()

@@ -1,0 +1,1 @@
+"""Client dialects: requests in, bytes out."""

@@ -1,0 +1,1 @@
+"""Routes, endpoints, attempts and retries."""

@@ -1,0 +1,218 @@
+"""The command line: exit codes, what goes where, and the text at start."""
+
+import json
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from config.load import load
+from config.problems import ConfigError
+from config.settings import Settings
+from gateway.cli import base_url, listen, main, refuse_exposure, startup_text, summary_text
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """An application that asks to be stopped as soon as it has started; gives the settings that it was built with."""
+    seen: list[Settings] = []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        assert scope["type"] == "lifespan"
+        await receive()
+        signal.raise_signal(signal.SIGINT)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def create(settings: Settings) -> Any:
+        seen.append(settings)
+        return app
+
+    module = ModuleType("gateway.app")
+    module.create = create  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "gateway.app", module)
+    return seen
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """`atlas --version` prints the version and exits with 0."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"], {})
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("atlas 0.")
+
+
+@pytest.mark.parametrize("argv", [[], ["nonsense"], ["config"], ["serve", "--port", "x"]])
+def test_wrong_command_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong command line exits with 2 and says how to write it, on stderr."""
+    with pytest.raises(SystemExit) as caught:
+        main(argv, {})
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert "usage: atlas" in captured.err
+    assert captured.out == ""
+
+
+def test_check_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    """`atlas check` sums a valid configuration up and exits with 0."""
+    assert main(["check"], {"GROQ_API_KEY": "sk-secret"}) == 0
+    out = capsys.readouterr().out
+    assert "is valid" in out
+    assert "groq/*: groq" in out
+    assert "sk-secret" not in out
+
+
+@pytest.mark.parametrize("command", [["check"], ["config", "show"], ["serve"]])
+def test_wrong_configuration(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command tells every problem of a wrong file on stderr and exits with 2, without a traceback."""
+    file = tmp_path / "atlas.yaml"
+    file.write_text("sever: {}\nstreams: {tick_s: x}\n")
+    assert main([*command, "--config", str(file)], {}) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"{file}:1: sever: unknown key; did you mean 'server'?" in captured.err
+    assert f"{file}:2: streams.tick_s: " in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_config_show_is_redacted(capsys: pytest.CaptureFixture[str]) -> None:
+    """`atlas config show` prints the effective settings and no secret."""
+    assert main(["config", "show"], {"OPENAI_API_KEY": "sk-secret"}) == 0
+    out = capsys.readouterr().out
+    assert "port: 8080" in out
+    assert "sk-secret" not in out
+
+
+def test_check_does_not_load_the_server() -> None:
+    """`atlas check` starts quickly: it imports neither the web framework nor the HTTP client."""
+    code = (
+        "import sys; from gateway.cli import main; main(['check'], {});"
+        "sys.exit(', '.join({'fastapi', 'uvicorn', 'aiohttp', 'httpx', 'redis'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "\n"
+
+
+def test_serve_announces_itself(served: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
+    """`atlas serve` prints the address that it really serves once it has started, and exits with 0 on Ctrl-C."""
+    assert main(["serve", "--port", "0"], {}) == 0
+    assert served[0].server.port == 0
+    out = capsys.readouterr().out
+    assert "serves http://127.0.0.1:" in out
+    assert "http://127.0.0.1:0" not in out
+
+
+def test_port_in_use(served: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
+    """A port that is taken gives one clear line and exit code 1."""
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "--port", str(port)], {}) == 1
+    assert capsys.readouterr().err == f"port {port} on 127.0.0.1 is in use; choose another with --port\n"
+    assert served == []
+
+
+def test_address_of_another_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    """An address that this machine does not have is named."""
+    assert main(["serve", "--host", "192.0.2.1", "--insecure"], {}) == 1
+    assert "192.0.2.1 is not an address of this machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1"])
+def test_no_exposure_without_keys(host: str, served: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
+    """A gateway without keys is not opened to other machines unless the operator says so."""
+    assert main(["serve", "--host", host], {}) == 2
+    assert "--insecure" in capsys.readouterr().err
+    assert served == []
+
+
+def test_insecure_is_the_operators_word(served: list[Settings]) -> None:
+    """With --insecure any address is served, and loopback needs no such word."""
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0", "--insecure"], {}) == 0
+    assert served[0].server.allowed_hosts == ("*",)
+    refuse_exposure(Settings(), insecure=False)
+    with pytest.raises(ConfigError):
+        refuse_exposure(load(None, {}, host="0.0.0.0"), insecure=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "http://127.0.0.1:1"), ("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1")],
+)
+def test_base_url(host: str, url: str) -> None:
+    """The printed address can be used as it stands, also when a wildcard address was bound."""
+    assert base_url(host, 1) == url
+
+
+def test_listening_socket_accepts_before_the_application_runs() -> None:
+    """A client that connects between bind and start is not refused."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname(), timeout=1):
+        pass
+
+
+def commands(text: str) -> list[list[str]]:
+    """The printed commands, as a shell would split them."""
+    return [shlex.split(line) for line in text.splitlines() if line.startswith("  curl")]
+
+
+def test_startup_text_says_what_is_served() -> None:
+    """The text at start names address, journal, models, notes, docs and metrics, and is no JSON."""
+    settings = load(None, {"GROQ_API_KEY": "sk-secret", "GEMINI_API_KEY": "k"})
+    text = startup_text(settings, "http://127.0.0.1:8080")
+    for said in ("http://127.0.0.1:8080\n", "memory", "mock", "groq/*", "GEMINI_API_KEY", "/docs", "/metrics"):
+        assert said in text
+    assert "sk-secret" not in text
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(text)
+
+
+def test_startup_text_holds_three_commands() -> None:
+    """The commands at start are a streamed completion of the mock, a pause and a resume of the newest stream."""
+    url = "http://127.0.0.1:9"
+    text = startup_text(Settings(), url)
+    start, pause, resume = commands(text)
+    assert json.loads(start[start.index("-d") + 1]) == {
+        "model": "mock",
+        "stream": True,
+        "messages": [{"role": "user", "content": "Hello"}],
+    }
+    assert (
+        f"""curl -N {url}/v1/chat/completions -H 'content-type: application/json' """
+        """-d '{"model":"mock","stream":true,"messages":[{"role":"user","content":"Hello"}]}'"""
+    ) in text
+    assert pause[-1].endswith("/pause")
+    assert resume[-1].endswith("/resume")
+
+
+def test_commands_find_the_newest_stream(tmp_path: Path) -> None:
+    """Pasted into a shell, the pause command posts to the id that the list of streams gives first."""
+    curl = tmp_path / "curl"
+    curl.write_text('#!/bin/sh\ncase "$*" in *limit=1*) echo \'{"data":[{"id":"str_abc"}]}\';; *) echo "$@";; esac\n')
+    curl.chmod(0o755)
+    line = next(line for line in startup_text(Settings(), "http://h:1").splitlines() if line.endswith("/pause"))
+    environ = {"PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True, env=environ)
+    assert done.stdout == "-s -X POST http://h:1/v1/streams/str_abc/pause\n"
+
+
+def test_commands_without_mock_use_a_route() -> None:
+    """With the mock switched off the commands use a model that exists, quoted for the shell, or are left out."""
+    endpoint = {"name": "a", "preset": "openai", "model": "m"}
+    routes = [{"model": "x/*", "endpoints": ["a"]}, {"model": "it's", "endpoints": ["a"]}]
+    off = {"enabled": False}
+    start = commands(startup_text(Settings(mock=off, endpoints=[endpoint], routes=routes), "http://h:1"))[0]
+    assert json.loads(start[start.index("-d") + 1])["model"] == "it's"
+    assert commands(startup_text(Settings(mock=off), "http://h:1")) == []
+
+
+def test_summary_names_everything() -> None:
+    """The summary of a valid configuration lists endpoints and routes."""
+    text = summary_text(load(None, {"XAI_API_KEY": "k"}))
+    assert "xai: openai_chat, model *" in text
+    assert "xai/*: xai" in text
