@@ -59,7 +59,7 @@ def test_text(texts: list[str]) -> None:
     """Any text of a repeated shape comes out as it went in, and the short cut was taken."""
     envelope = b'{"id":"x","choices":[{"index":0,"delta":{"content":%s},"finish_reason":null}],"z":{"content":"y"}}'
     decoder = ChunkDecoder()
-    said = ["first", *texts]
+    said = ["first", "second", *texts]
     events = decoder.feed([envelope % encode_json(text) for text in said])
     assert [event.text for event in events if isinstance(event, Text)] == [text for text in said if text]
     assert decoder._prefix

@@ -167,7 +167,7 @@ async def an_owner_goes_on_under_the_new_gen(subject: Subject) -> None:
 
 @_claim
 async def nothing_follows_an_end(subject: Subject) -> None:
-    """A log with an end refuses every append, also under its own last gen, and changes its state no more."""
+    """A log with an end refuses its owner's appends, and changes its state no more."""
     for op in (Op.CANCEL, Op.FINISH):
         writer = await Writer.begin(subject, await subject.open())
         await writer.say("a")

@@ -21,7 +21,9 @@ def calls(*fragments: dict[str, Any]) -> bytes:
     return chunk({"tool_calls": list(fragments)})
 
 
-def fragment(arguments: str, index: int | None = None, call_id: str | None = None, name: str | None = None) -> dict[str, Any]:
+def fragment(
+    arguments: str, index: int | None = None, call_id: str | None = None, name: str | None = None
+) -> dict[str, Any]:
     """One fragment of a tool call."""
     given = {"index": index, "id": call_id}
     function = {"arguments": arguments, **({"name": name} if name else {})}
@@ -163,7 +165,10 @@ def test_null_members() -> None:
 def test_envelope_once() -> None:
     """What every chunk repeats around its choices is in the log once, until it changes."""
     found = events(*(chunk({"content": "a"}, service_tier=tier) for tier in ("x", "x", "y", "y")))
-    assert [event.patch for event in found if isinstance(event, Extra)] == [{"service_tier": "x"}, {"service_tier": "y"}]
+    assert [event.patch for event in found if isinstance(event, Extra)] == [
+        {"service_tier": "x"},
+        {"service_tier": "y"},
+    ]
 
 
 def test_azure_first_chunk() -> None:
