@@ -97,7 +97,9 @@ def create(settings: Settings, *, clock: Clock | None = None) -> Atlas:
     )
     keeper = Housekeeper(hub, journal, control, clock, _rhythm(settings), metrics.loop_lag.set)
     _gauges(metrics, hub, journal)
-    app = Atlas(title="Atlas", version=__version__, lifespan=_lifespan(pipeline, keeper, providers))
+    app = Atlas(
+        title="Atlas", version=__version__, redirect_slashes=False, lifespan=_lifespan(pipeline, keeper, providers)
+    )
     app.services = services
     app.edge = Edge(services, {("POST", CHAT_ROUTE): ChatCompletions(services)}, app.framework)
     for router in (

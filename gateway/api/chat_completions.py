@@ -60,7 +60,7 @@ class ChatCompletions:
         if end is not None:
             await _refuse_end(exchange, end, _stream_headers(opened))
         elif delivery.gone and not opened.reader.done:
-            await self._left(opened)
+            await self._left(opened, dropped=delivery.dropped)
 
     async def _whole(self, exchange: Exchange, opened: Opened) -> None:
         """One answer at the end; pauses make it wait like any reader."""
@@ -100,12 +100,14 @@ class ChatCompletions:
             reader.sent_at = self.services.clock.monotonic()
             await exchange.write(body[at : at + PIECE_BYTES], more=at + PIECE_BYTES < len(body))
 
-    async def _left(self, opened: Opened) -> None:
-        """The creating response's client hung up."""
+    async def _left(self, opened: Opened, *, dropped: bool = False) -> None:
+        """The creating response's client hung up, or was dropped for not reading: then it may come back for a while."""
         session = opened.session
         if session is None or opened.replayed or session.closed.is_set():
             return
         policy = session.record.on_disconnect
+        if dropped and policy == "cancel":
+            policy = KEYED_GRACE
         if (grace := _GRACE.fullmatch(policy)) is not None:
             session.grace_until = self.services.clock.monotonic() + int(grace[1])
         elif policy == "cancel" and opened.reader.alone and not opened.reader.paused:

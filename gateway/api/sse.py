@@ -57,11 +57,11 @@ class Pace:
 
 
 class Delivery:
-    """One reader's way to one client. `gone` once it hung up or was dropped."""
+    """One reader's way to one client. `gone` once it hung up, `dropped` once it was reset for not reading."""
 
     __slots__ = (
         "_began", "_exchange", "_monotonic", "_pace", "_plain", "_progress", "_reader", "_renderer", "_skip", "_unsent",
-        "_write_now", "gone",
+        "_write_now", "dropped", "gone",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, reader: Reader, renderer: Renderer, clock: Clock, pace: Pace) -> None:
@@ -73,8 +73,8 @@ class Delivery:
         self._plain = PLAIN_ENDS
         self._skip = 0
         self._unsent = b""
-        self.gone = False
-        reader.on_stuck = exchange.abort
+        self.gone = self.dropped = False
+        reader.on_stuck = self._drop
 
     async def run(
         self,
@@ -202,6 +202,11 @@ class Delivery:
         """The client's hanging up ends the delivery."""
         self.gone = True
         self._reader.wake()
+
+    def _drop(self) -> None:
+        """The client does not read: it may come back by its cursor."""
+        self.dropped = True
+        self._exchange.abort()
 
     async def _break_off(self, head: Callable[[], Headers], error: JournalError) -> None:
         """The log cannot be read on: say so, and never let the body look whole."""

@@ -203,7 +203,7 @@ class ChunkDecoder:
 
     def _choice(self, choice: dict[str, Any], events: list[SourceEvent]) -> None:
         index, delta = choice.get("index") or 0, cast("Any", choice.get("delta") or {})
-        if not isinstance(index, int) or not 0 <= index <= MAX_INDEX or not isinstance(delta, dict):
+        if type(index) is not int or not 0 <= index <= MAX_INDEX or not isinstance(delta, dict):
             msg = "a choice has an index and a delta"
             raise MalformedChunk(msg)
         if choice.get("error"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from gateway.core.errors import StreamRefused
-from gateway.core.events import TERMINAL, End, State
+from gateway.core.events import TERMINAL, End, Pause, Resume, State
 from gateway.core.ids import parse_sid, show_sid
 from gateway.streams.journal import ExpiredStream, UnknownStream
 from gateway.streams.lifecycle import Answer, Op, Outcome, Step
@@ -225,14 +225,17 @@ class StreamControl:
             return
         for entry in entries:
             channel.publish(entry)
-        session = channel.session
-        if session is None or not entries:
-            return
-        control = entries[-1].control
-        if isinstance(control, End):
-            session.cancel(control)
-        else:
-            session.resumed()
+            if channel.session is None:
+                continue
+            match entry.control:
+                case End():
+                    channel.session.cancel(entry.control)
+                case Pause():
+                    channel.session.paused()
+                case Resume():
+                    channel.session.resumed()
+                case _:
+                    pass
 
     async def _note(self, sid: str, end: End) -> None:
         """A stream without an owner here has nobody else who says why it ended."""

@@ -59,6 +59,10 @@ class Owner(Protocol):
         """Stop now: the log has its terminal entry already."""
         ...
 
+    def paused(self) -> None:
+        """A pause was acknowledged."""
+        ...
+
     def resumed(self) -> None:
         """A resume was acknowledged."""
         ...

@@ -35,7 +35,7 @@ class Reader:
     """One follower of one log. `position` is the seq of the last event served."""
 
     __slots__ = (
-        "_channel", "_future", "_hub", "_journal", "_loop", "_push", "attached",
+        "_channel", "_error", "_future", "_hub", "_journal", "_loop", "_push", "attached",
         "on_stuck", "position", "sending", "sent_at",
     )  # fmt: skip
 
@@ -44,6 +44,7 @@ class Reader:
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] | None = None
         self._push: Callable[[], bool] | None = None
+        self._error: Exception | None = None
         self.position = position
         self.attached = True
         self.sending = False  # kept by whoever delivers, looked at by the housekeeper
@@ -150,7 +151,8 @@ class Reader:
     async def wait(self, push: Callable[[], bool] | None = None) -> None:
         """Until something is published, or the housekeeper's next beat.
 
-        With `push`, what is published is given to it at once; the wait goes on as long as it returns True.
+        With `push`, what is published is given to it at once; the wait goes on as long as it returns True. What it
+        raises is raised here: neither the owner nor another reader has to do with it.
         """
         self._future, self._push = self._loop.create_future(), push
         self._channel.waiting.append(self)
@@ -159,14 +161,16 @@ class Reader:
         finally:
             self._future = self._push = None
             self._channel.forget(self)
+        if self._error is not None:
+            raise self._error
 
     def published(self) -> bool:
         """Something new can be served. Returns whether this reader goes on waiting."""
         try:
             if self._push is not None and self._push():
                 return True
-        except JournalError:
-            pass  # the task will meet it again, where it can be answered
+        except Exception as error:  # noqa: BLE001  it is raised again, in the reader's own task
+            self._error = error
         self.wake()
         return False
 

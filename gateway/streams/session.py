@@ -94,9 +94,9 @@ class Session:
 
     __slots__ = (
         "_active_s", "_answered", "_bytes", "_cancelled", "_clock", "_gen", "_held", "_hub", "_journal",
-        "_last_progress", "_last_read", "_last_tick", "_monotonic", "_on_end", "_pending", "_policy", "_refused",
-        "_room", "_seq", "_shutting_down", "_stop", "_streaming", "_task", "_unacked", "channel", "closed", "end",
-        "grace_until", "key", "record", "request_id", "sid", "source", "stats",
+        "_last_progress", "_last_read", "_last_tick", "_monotonic", "_on_end", "_paused_at", "_pending", "_policy",
+        "_refused", "_room", "_seq", "_shutting_down", "_stop", "_streaming", "_task", "_unacked", "channel", "closed",
+        "end", "grace_until", "key", "record", "request_id", "sid", "source", "stats",
     )  # fmt: skip
 
     def __init__(self, record: Record, source: Source, channel: Channel, ground: Ground) -> None:
@@ -124,6 +124,7 @@ class Session:
         self._stop: ProviderError | None = None
         self._cancelled = self._shutting_down = False
         self._active_s = 0.0
+        self._paused_at: float | None = None
         self._last_tick = clock.monotonic()
         self._last_read = self._last_progress = self._last_tick
         self._streaming = False
@@ -311,6 +312,7 @@ class Session:
         if self._is_over:
             return
         self._cancelled = True
+        self._count_pause()
         if end is not None:
             self.end = end
         if self._task is not None and self._stop is None:
@@ -335,11 +337,21 @@ class Session:
         """Whether the source is closed, or about to be on somebody's word."""
         return self._cancelled or self.closed.is_set()
 
+    def paused(self) -> None:
+        """A pause was acknowledged."""
+        self._paused_at = self._monotonic()
+
     def resumed(self) -> None:
         """A resume was acknowledged: read on, if the pause bound had stopped the reading."""
+        self._count_pause()
         self._held = 0
         if self._room is not None:
             self._room.set()
+
+    def _count_pause(self) -> None:
+        if self._paused_at is not None:
+            self.stats.paused_s += self._monotonic() - self._paused_at
+            self._paused_at = None
 
     def orphaned(self, now: float) -> bool:
         """Whether the grace after a disconnect is over and nobody reads; true once."""
@@ -365,9 +377,7 @@ class Session:
     def tick(self, now: float) -> None:
         """Enforce what is due at monotonic time `now`; called a few times a second."""
         elapsed, self._last_tick = now - self._last_tick, now
-        if self.channel.hold is not None:
-            self.stats.paused_s += elapsed
-        else:
+        if self.channel.hold is None:
             self._active_s += elapsed
         if self.end is not None:
             return

@@ -234,6 +234,7 @@ def test_malformed_among_good() -> None:
         {"choices": [{"index": -1, "delta": {}}]},
         {"choices": [{"index": 10**12, "delta": {"content": "a"}}]},
         {"choices": [{"index": "0", "delta": {}}]},
+        {"choices": [{"index": True, "delta": {"content": "a"}}]},
         {"choices": [{"index": 0, "delta": "text"}]},
         {"choices": [{"index": 0, "delta": {"tool_calls": ["x"]}}]},
         {"choices": [], "huge": 10**30},

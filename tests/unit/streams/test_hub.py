@@ -1,10 +1,12 @@
 """The hub: channels live as long as somebody needs them, and a reader harms nobody else."""
 
-from gateway.core.events import Claim, End, Pause, Resume, State
+import asyncio
+
+from gateway.core.events import Claim, End, Pause, Resume, State, Text
 from gateway.streams.hub import Channel
 from gateway.streams.journal import Entry
 from gateway.streams.lifecycle import Op
-from tests.unit.streams.world import Said, World, follow, looped, text
+from tests.unit.streams.world import TENANT, Said, World, follow, looped, text, turns
 
 
 @looped
@@ -81,6 +83,95 @@ def test_a_channel_folds_control_entries() -> None:
     assert publish(6, Pause()) == (6, None, False)
     channel.publish(Entry.of(6, 7, text("d")))
     assert publish(8, End(State.CANCELLED)) == (8, (6, 8), True)
+
+
+@looped
+async def test_what_is_published_is_pushed() -> None:
+    """A waiting reader that sends for itself is handed each entry at once, no task in between, until it is done."""
+    world = World()
+    log = await world.log()
+    reader = await log.reader()
+    await follow(reader)
+    got: list[str] = []
+
+    def push() -> bool:
+        got.extend(event.text for _, _, events in reader.take() for event in events if isinstance(event, Text))
+        return not reader.done
+
+    waiting = asyncio.ensure_future(reader.wait(push))
+    await turns()
+    for word in "abc":
+        await log.say(word)
+        assert got[-1] == word
+    await log.do(Op.PAUSE)
+    await log.say("d")
+    assert got == ["a", "b", "c"]
+    await log.do(Op.RESUME)
+    assert got == ["a", "b", "c", "d"]
+    assert not waiting.done()
+    await log.do(Op.FINISH, end=End(State.COMPLETED))
+    await turns()
+    assert waiting.done()
+    reader.detach()
+
+
+@looped
+async def test_a_reader_that_fails_fails_alone() -> None:
+    """An error of one reader's push is raised in its own task: owner, control and the other readers go on."""
+    source = Said()
+    world = World()
+    stream = await world.session(source)
+    await stream.go()
+    bad, good = await stream.reader(), await stream.reader()
+    for reader in (bad, good):
+        await follow(reader)
+    got: list[str] = []
+
+    def explode() -> bool:
+        bad.take()
+        raise KeyError("a bug in a renderer")
+
+    def push() -> bool:
+        got.extend(event.text for _, _, events in good.take() for event in events if isinstance(event, Text))
+        return not good.done
+
+    waits = [asyncio.ensure_future(bad.wait(explode)), asyncio.ensure_future(good.wait(push))]
+    await turns()
+    source.say(text("a"))
+    await turns()
+    assert got == ["a"]
+    assert isinstance(waits[0].exception(), KeyError)
+    waits[0] = asyncio.ensure_future(bad.wait(explode))
+    await turns()
+    assert (await world.control.cancel(stream.shown, TENANT)).upstream == "closed"
+    await turns()
+    assert (await stream.end()).state is State.CANCELLED
+    assert isinstance(waits[0].exception(), KeyError)
+    assert waits[1].done()
+    for reader in (bad, good):
+        reader.detach()
+    assert world.hub.channels == {}
+
+
+@looped
+async def test_a_failed_push_is_not_lost_to_a_beat() -> None:
+    """A push that fails in the turn of a beat still ends the wait with its error: what it had taken is not skipped."""
+    world = World()
+    log = await world.log()
+    reader = await log.reader()
+    await follow(reader)
+
+    def explode() -> bool:
+        reader.take()
+        raise KeyError("a bug")
+
+    waiting = asyncio.ensure_future(reader.wait(explode))
+    await turns()
+    reader.wake()
+    await log.say("a")
+    await turns()
+    assert isinstance(waiting.exception(), KeyError)
+    reader.detach()
 
 
 @looped

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -461,13 +462,7 @@ class Late:
 async def test_an_end_does_not_overtake_an_append(lag: int) -> None:
     """With a journal that answers late the end comes after the answer to the last append: no loss, no double."""
     world = World()
-    world.ground = type(world.ground)(
-        hub=world.hub,
-        journal=Late(world.journal, lag),  # type: ignore[arg-type]
-        policy=world.ground.policy,
-        clock=world.clock,
-        on_end=world.ground.on_end,
-    )
+    world.ground = replace(world.ground, journal=Late(world.journal, lag))  # type: ignore[arg-type]
     source = Said(*[text(f"{number} ") for number in range(10)], STOP, None)
     stream = await world.session(source)
     reader = await stream.reader()
@@ -476,6 +471,27 @@ async def test_an_end_does_not_overtake_an_append(lag: int) -> None:
     assert await stream.words() == "".join(f"{number} " for number in range(10))
     assert [seq for _, seq, _ in await follow(reader)] == list(range(len(await stream.events())))
     reader.detach()
+
+
+@pytest.mark.parametrize("lag", [1, 3, 7])
+@looped
+async def test_a_fence_of_a_late_answer_keeps_the_order(lag: int) -> None:
+    """With a journal that answers late, what was read meanwhile comes behind what a pause had fenced."""
+    world = World()
+    world.ground = replace(world.ground, journal=Late(world.journal, lag))  # type: ignore[arg-type]
+    source = Said()
+    stream = await world.session(source)
+    await stream.go()
+    wanted = ""
+    for number in range(8):
+        source.say(text(f"{number}a "))
+        await turns(1)
+        await (stream.world.control.resume if number % 2 else stream.world.control.pause)(stream.shown, TENANT)
+        source.say(text(f"{number}b "), text(f"{number}c "))
+        wanted += f"{number}a {number}b {number}c "
+    source.say(None)
+    assert (await stream.over()).state is State.COMPLETED
+    assert await stream.words() == wanted
 
 
 # Cancel.
