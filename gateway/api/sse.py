@@ -114,8 +114,8 @@ class Delivery:
         while not self.gone:
             served = reader.take() or (await reader.page() if reader.behind else [])
             if not served and not reader.done and not self._unsent:
-                await self._quiet(head, started)
-                await reader.wait(self._push if self._began else None)
+                if not await self._quiet(head, started):  # nothing was waited for, so nothing can have been missed
+                    await reader.wait(self._push if self._began else None)
                 continue
             data, end = self._render(served)
             if end is not None:
@@ -188,15 +188,18 @@ class Delivery:
         await self._exchange.write(data, more=more)
         reader.sending = False
 
-    async def _quiet(self, head: Callable[[], Headers], started: float) -> None:
-        """Nothing came within a beat: a status line that is due, or a heartbeat that is."""
+    async def _quiet(self, head: Callable[[], Headers], started: float) -> bool:
+        """Nothing came within a beat: send a status line that is due, or a heartbeat that is. Returns whether."""
         now = self._monotonic()
-        if not self._began:
-            if now - started >= self._pace.status_wait_s:
+        if self._began:
+            due = now - self._reader.sent_at >= self._pace.heartbeat_s
+        else:
+            due = now - started >= self._pace.status_wait_s
+        if due:
+            if not self._began:
                 await self._begin(head)
-                await self._send(HEARTBEAT)
-        elif now - self._reader.sent_at >= self._pace.heartbeat_s:
             await self._send(HEARTBEAT)
+        return due
 
     def _hung_up(self) -> None:
         """The client's hanging up ends the delivery."""

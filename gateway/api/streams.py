@@ -105,7 +105,7 @@ class StreamRoutes:
             if cursor is not None:
                 msg = "format=wire has no ids: use ?skip_events=<data frames that you have>"
                 raise RequestError(msg, param="after", code="bad_cursor")
-            return _Events(self._services, page, -1, _wire(page), skip_events)
+            return _Events(self._services, page.record.sid, -1, _wire(page), skip_events)
         if skip_events:
             msg = "skip_events goes with format=wire; use ?after=<id>"
             raise RequestError(msg, param="skip_events", code="bad_cursor")
@@ -116,7 +116,7 @@ class StreamRoutes:
             raise
         if page.record.ended is not None and position >= page.tail:
             return Response(status_code=204)
-        return _Events(self._services, page, position, _NATIVE, 0)
+        return _Events(self._services, page.record.sid, position, _NATIVE, 0)
 
     async def text(self, request: Request, stream_id: str, choice: Annotated[int, Query(ge=0)] = 0) -> Response:
         """The text of one choice, as far as it may be served."""
@@ -226,15 +226,15 @@ async def _controlled(services: Services, stream_id: str, tenant: str, call: Any
 class _Events(Response):
     """A delivery as a framework response: attached when it begins, detached in every case."""
 
-    def __init__(self, services: Services, page: Page, position: int, renderer: Any, skip_frames: int) -> None:
+    def __init__(self, services: Services, sid: str, position: int, renderer: Any, skip_frames: int) -> None:
         super().__init__()
-        self._services, self._page, self._position = services, page, position
+        self._services, self._sid, self._position = services, sid, position
         self._renderer, self._skip_frames = renderer, skip_frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = self._services
         hub, journal = services.pipeline.hub, services.pipeline.journal
-        channel = hub.join(self._page)
+        channel = hub.join(await journal.read(self._sid, -1, 1))  # as it is now, not as it was when the route began
         channel.reattaches += 1
         services.metrics.reattaches.inc()
         reader = Reader(channel, hub, journal, self._position)

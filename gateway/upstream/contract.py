@@ -26,6 +26,7 @@ class Provider(Protocol):
     batch.
     - It ends normally only if the upstream's terminal marker was seen. Everything else raises `ProviderError`, and
       nothing but `ProviderError` is raised.
+    - A batch belongs to who received it: the adapter does not keep it.
     - Per choice: content before its one `Finish`. Usage is reported at most once per change, cumulative.
     - What the request asks for and this wire cannot say raises `ProviderError(bad_request)` before a byte is sent.
     - Calls are independent: any number may run side by side.

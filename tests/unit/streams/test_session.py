@@ -326,6 +326,22 @@ async def test_the_pause_bound_stops_the_reading_until_the_resume() -> None:
 
 
 @looped
+async def test_the_pause_bound_counts_every_batch() -> None:
+    """What is held is the sum of all that was read since the pause, not the size of one read."""
+    source = Said()
+    stream = await World(HOLD).session(source)
+    await stream.go()
+    await stream.pause()
+    source.say(*[text("k" * 300)] * 8)
+    await turns()
+    assert source.read == 4
+    source.say(STOP, None)
+    await stream.resume()
+    await stream.over()
+    assert await stream.words() == "k" * 2_400
+
+
+@looped
 async def test_a_pause_at_the_bound_that_is_repeated_holds() -> None:
     """Resume and pause in one turn: the source may be read up to the bound again, and no further."""
     source = Said()
