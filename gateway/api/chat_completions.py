@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
 from gateway.api.exchange import JSON_TYPE
-from gateway.api.sse import PLAIN_ENDS, Delivery
+from gateway.api.sse import PLAIN_ENDS, Delivery, shared
 from gateway.core.errors import Category, Failure
 from gateway.core.events import End, State
 from gateway.core.ids import show_sid
@@ -53,8 +53,8 @@ class ChatCompletions:
             opened.reader.detach()
 
     async def _stream(self, exchange: Exchange, opened: Opened) -> None:
-        renderer = opened.reader.renderers.setdefault("wire", StreamRenderer(opened.start))
-        delivery = Delivery(exchange, opened.reader, renderer, self.services.clock, self.services.pace)  # type: ignore[arg-type]
+        renderer = shared(opened.reader, "wire", partial(StreamRenderer, opened.start))
+        delivery = Delivery(exchange, opened.reader, renderer, self.services.clock, self.services.pace)
         plain = PLAIN_ENDS - {State.CANCELLED} if _finishes_on_cancel(opened) else PLAIN_ENDS
         end = await delivery.run(partial(_stream_headers, opened), self.services.tasks, plain_ends=plain)
         if end is not None:

@@ -48,6 +48,37 @@ class Renderer(Protocol):
         ...
 
 
+class Shared:
+    """A renderer for all readers of a stream: those at the same place get the same bytes, rendered once."""
+
+    __slots__ = ("_after", "_before", "_data", "_entry", "_renderer", "broken", "initial")
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._entry: Entry | None = None
+        self._before: Any = None
+        self._after: Any = None
+        self._data = b""
+        self.initial, self.broken = renderer.initial, renderer.broken
+
+    def render(self, progress: Any, entry: Entry, first: int, events: list[Event]) -> tuple[Any, bytes]:
+        """The bytes of what is served of an entry, and the progress after them."""
+        if entry is self._entry and progress is self._before and len(events) == entry.count:
+            return self._after, self._data
+        after, data = self._renderer.render(progress, events, entry.gen, first)
+        if len(events) == entry.count:
+            self._entry, self._before, self._after, self._data = entry, progress, after, data
+        return after, data
+
+
+def shared(reader: Reader, format_: str, make: Callable[[], Renderer]) -> Shared:
+    """The renderer of the reader's stream in this format."""
+    found = reader.renderers.get(format_)
+    if not isinstance(found, Shared):
+        reader.renderers[format_] = found = Shared(make())
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """Seconds: between heartbeats, and before the status line goes out in any case."""
@@ -64,7 +95,7 @@ class Delivery:
         "_write_now", "dropped", "gone",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, reader: Reader, renderer: Renderer, clock: Clock, pace: Pace) -> None:
+    def __init__(self, exchange: Exchange, reader: Reader, renderer: Shared, clock: Clock, pace: Pace) -> None:
         self._exchange, self._reader, self._renderer = exchange, reader, renderer
         self._monotonic, self._pace = clock.monotonic, pace
         self._write_now = exchange.write_now
@@ -145,30 +176,19 @@ class Delivery:
 
     def _render(self, served: list[Served]) -> tuple[bytes, End | None]:
         """The bytes of what is served; or an end before anything else that is answered as plain HTTP."""
-        if len(served) == 1 and self._began and self._reader.alone and not self._skip:
+        if len(served) == 1 and self._began and not self._skip:
             entry, first, events = served[0]  # the usual case
-            self._progress, data = self._renderer.render(self._progress, events, entry.gen, first)
+            self._progress, data = self._renderer.render(self._progress, entry, first, events)
             return data, None
         parts: list[bytes] = []
         for entry, first, events in served:
             control = entry.control
             if isinstance(control, End) and not self._began and control.state in self._plain and not any(parts):
                 return b"", control
-            parts.append(self._shared(entry, first, events))
+            self._progress, data = self._renderer.render(self._progress, entry, first, events)
+            parts.append(data)
         data = b"".join(parts)
         return (self._skipped(data) if self._skip else data), None
-
-    def _shared(self, entry: Entry, first: int, events: list[Event]) -> bytes:
-        """The bytes of an entry, rendered once for all readers that have the same progress."""
-        renderer, before = self._renderer, self._progress
-        is_whole = first == entry.first
-        if is_whole and (hit := entry.rendered) and hit[0] is renderer and hit[1] is before:
-            self._progress = hit[2]
-            return hit[3]
-        self._progress, data = renderer.render(before, events, entry.gen, first)
-        if is_whole and not self._reader.alone:
-            entry.rendered = (renderer, before, self._progress, data)
-        return data
 
     def _skipped(self, data: bytes) -> bytes:
         """Without the frames that the client has already."""

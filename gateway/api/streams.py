@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
 from gateway.api.exchange import Exchange
-from gateway.api.sse import Delivery
+from gateway.api.sse import Delivery, shared
 from gateway.core.errors import RequestError, StreamRefused
 from gateway.core.events import Start, Text
 from gateway.core.ids import parse_sid
@@ -20,16 +21,18 @@ from gateway.streams.journal import JournalError
 from gateway.streams.reader import Reader, resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Receive, Scope, Send
 
     from gateway.api.deps import Services
+    from gateway.api.sse import Renderer
     from gateway.streams.control import ControlAnswer
     from gateway.streams.journal import Page
 
 MAX_CONTROL_BODY = 4096
 MAX_REASON = 200
 _ETAG = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
-_NATIVE = NativeRenderer()
 
 
 class _ControlBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -105,7 +108,7 @@ class StreamRoutes:
             if cursor is not None:
                 msg = "format=wire has no ids: use ?skip_events=<data frames that you have>"
                 raise RequestError(msg, param="after", code="bad_cursor")
-            return _Events(self._services, page.record.sid, -1, _wire(page), skip_events)
+            return _Events(self._services, page.record.sid, -1, partial(_wire, page), skip_events)
         if skip_events:
             msg = "skip_events goes with format=wire; use ?after=<id>"
             raise RequestError(msg, param="skip_events", code="bad_cursor")
@@ -116,7 +119,7 @@ class StreamRoutes:
             raise
         if page.record.ended is not None and position >= page.tail:
             return Response(status_code=204)
-        return _Events(self._services, page.record.sid, position, _NATIVE, 0)
+        return _Events(self._services, page.record.sid, position, NativeRenderer, 0)
 
     async def text(self, request: Request, stream_id: str, choice: Annotated[int, Query(ge=0)] = 0) -> Response:
         """The text of one choice, as far as it may be served."""
@@ -226,10 +229,12 @@ async def _controlled(services: Services, stream_id: str, tenant: str, call: Any
 class _Events(Response):
     """A delivery as a framework response: attached when it begins, detached in every case."""
 
-    def __init__(self, services: Services, sid: str, position: int, renderer: Any, skip_frames: int) -> None:
+    def __init__(
+        self, services: Services, sid: str, position: int, make: Callable[[], Renderer], skip_frames: int
+    ) -> None:
         super().__init__()
         self._services, self._sid, self._position = services, sid, position
-        self._renderer, self._skip_frames = renderer, skip_frames
+        self._make, self._skip_frames = make, skip_frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = self._services
@@ -238,7 +243,8 @@ class _Events(Response):
         channel.reattaches += 1
         services.metrics.reattaches.inc()
         reader = Reader(channel, hub, journal, self._position)
-        delivery = Delivery(Exchange(scope, receive, send), reader, self._renderer, services.clock, services.pace)
+        renderer = shared(reader, "native" if self._make is NativeRenderer else "wire", self._make)
+        delivery = Delivery(Exchange(scope, receive, send), reader, renderer, services.clock, services.pace)
         try:
             await delivery.run(list, services.tasks, eager=True, skip_frames=self._skip_frames)
         finally:

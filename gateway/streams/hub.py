@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from gateway.streams.lifecycle import Record
 
 RING_BYTES = 262_144
-ENTRY_OVERHEAD = 512
-"""What a decoded entry costs in memory beside its data, bytes (CPython 3.11: entry, list, event, string)."""
+ENTRY_OVERHEAD = 200
+"""What an entry costs in memory beside its data, bytes (CPython 3.11)."""
 
 
 class Follower(Protocol):

@@ -15,31 +15,19 @@ from gateway.core.events import ControlEvent, Event, Start, decode, encode
 from gateway.streams.lifecycle import Answer, Record, Step
 
 
-class Entry:
+class Entry(msgspec.Struct, gc=False):
     """One append: consecutive events under the id `<gen>-<seq>` of the last of them.
 
-    `control` is the event of an entry that a control step appended, else None. `rendered` caches the bytes of the last
-    rendering, shared by readers of the same dialect (see `api.sse`); it is not part of the value.
+    `control` is the event of an entry that a control step appended, else None. `decoded` are its events while somebody
+    here needs them. The garbage collector does not look at entries: they are many, and never part of a cycle.
     """
 
-    __slots__ = ("_events", "control", "count", "data", "gen", "rendered", "seq")
-
-    def __init__(
-        self,
-        gen: int,
-        seq: int,
-        count: int,
-        data: bytes,
-        control: ControlEvent | None = None,
-        events: list[Event] | None = None,
-    ) -> None:
-        self.gen = gen
-        self.seq = seq
-        self.count = count
-        self.data = data
-        self.control = control
-        self._events = events
-        self.rendered: tuple[object, object, object, bytes] | None = None
+    gen: int
+    seq: int
+    count: int
+    data: bytes
+    control: ControlEvent | None = None
+    decoded: list[Event] | None = None
 
     @classmethod
     def of(cls, gen: int, seq: int, events: list[Event]) -> "Entry":
@@ -58,10 +46,10 @@ class Entry:
 
     @property
     def events(self) -> list[Event]:
-        """Its events, decoded once."""
-        if self._events is None:
-            self._events = decode(self.data)
-        return self._events
+        """Its events, decoded if they were forgotten."""
+        if self.decoded is not None:
+            return self.decoded
+        return decode(self.data) if self.control is None else [self.control]
 
     def after(self, seq: int) -> list[Event]:
         """Its events behind `seq`."""

@@ -7,10 +7,10 @@ readers get 410); a journal full of live ones takes no new stream. Records outli
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from gateway.core.clock import Clock
-from gateway.core.events import TERMINAL, ControlEvent, Start
+from gateway.core.events import TERMINAL, Start
 from gateway.streams.journal import (
     Appended,
     Entry,
@@ -38,10 +38,6 @@ class Bounds:
     ttl_idempotency_s: float = 86_400.0
 
 
-_Stored: TypeAlias = tuple[int, int, int, bytes, ControlEvent | None]
-"""The arguments of an `Entry`: a log keeps the encoded form only, decoded events live in the ring while needed."""
-
-
 class _Log:
     """One stream. `entries` is None once the log was dropped and only the record is left."""
 
@@ -49,7 +45,7 @@ class _Log:
 
     def __init__(self, record: Record, expires: float) -> None:
         self.record = record
-        self.entries: list[_Stored] | None = []
+        self.entries: list[Entry] | None = []
         self.tail = -1
         self.size = 0
         self.expires = expires
@@ -95,7 +91,7 @@ class MemoryJournal:
         if self.total_bytes + size > self._bounds.max_total_bytes and not self._make_room(size):
             settled(Appended.FULL)
         else:
-            log.entries.append((entry.gen, entry.seq, entry.count, entry.data, entry.control))
+            log.entries.append(entry)
             log.tail = entry.seq
             log.size += size
             self.total_bytes += size
@@ -124,7 +120,7 @@ class MemoryJournal:
         page: list[Entry] = []
         size = 0
         while index < len(entries) and (not page or size < max_bytes):
-            page.append(Entry(*entries[index]))
+            page.append(entries[index])
             size += len(page[-1].data)
             index += 1
         return Page(log.record, log.tail, page)
@@ -197,7 +193,7 @@ class MemoryJournal:
     def _store(self, log: _Log, entry: Entry) -> None:
         if log.entries is None:
             raise ExpiredStream(log.record.sid)
-        log.entries.append((entry.gen, entry.seq, entry.count, entry.data, entry.control))
+        log.entries.append(entry)
         log.tail = entry.seq
         size = len(entry.data) + ENTRY_OVERHEAD
         log.size += size
@@ -241,12 +237,12 @@ class MemoryJournal:
         return log
 
 
-def _index_after(entries: list[_Stored], seq: int) -> int:
+def _index_after(entries: list[Entry], seq: int) -> int:
     """The index of the first entry that holds an event behind `seq`."""
     low, high = 0, len(entries)
     while low < high:
         middle = (low + high) // 2
-        if entries[middle][1] <= seq:
+        if entries[middle].seq <= seq:
             low = middle + 1
         else:
             high = middle

@@ -199,6 +199,7 @@ class Session:
             channel = self.channel
             self._held = 0 if channel.hold is None else self._held + size
             channel.publish(entry)
+            entry.decoded = None  # readers that keep up have been served; others decode for themselves
             if self._pending:
                 self._flush()
         else:
