@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -143,9 +144,11 @@ class Exchange:
         self.whole = not more
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
-    def write_now(self, data: bytes) -> bool:
-        """Send a part of the body at once, if nothing has to be waited for."""
-        return self._connection is not None and self._connection.write_now(self.scope, data)
+    def writer(self) -> Callable[[bytes], bool]:
+        """A function that sends a part of the body at once, and returns False where something has to be waited for."""
+        if self._connection is None:
+            return lambda _data: False
+        return partial(self._connection.write_now, self.scope)
 
     async def answer_json(self, status: int, value: dict[str, Any], headers: Headers | None = None) -> None:
         """Send an object as a whole JSON answer."""

@@ -98,7 +98,7 @@ class Delivery:
     def __init__(self, exchange: Exchange, reader: Reader, renderer: Shared, clock: Clock, pace: Pace) -> None:
         self._exchange, self._reader, self._renderer = exchange, reader, renderer
         self._monotonic, self._pace = clock.monotonic, pace
-        self._write_now = exchange.write_now
+        self._write_now = exchange.writer()
         self._progress = renderer.initial
         self._began = False
         self._plain = PLAIN_ENDS
@@ -167,7 +167,12 @@ class Delivery:
         Returns False where the task must go on: at the end, when the client is slow, when the ring does not reach back.
         """
         reader = self._reader
-        data, _ = self._render(reader.take())
+        served = reader.take()
+        if len(served) == 1 and not self._skip:
+            entry, first, events = served[0]  # the usual case
+            self._progress, data = self._renderer.render(self._progress, entry, first, events)
+        else:
+            data, _ = self._render(served)
         if reader.done or (data and not self._write_now(data)):
             self._unsent = data
             return False
@@ -176,10 +181,6 @@ class Delivery:
 
     def _render(self, served: list[Served]) -> tuple[bytes, End | None]:
         """The bytes of what is served; or an end before anything else that is answered as plain HTTP."""
-        if len(served) == 1 and self._began and not self._skip:
-            entry, first, events = served[0]  # the usual case
-            self._progress, data = self._renderer.render(self._progress, entry, first, events)
-            return data, None
         parts: list[bytes] = []
         for entry, first, events in served:
             control = entry.control

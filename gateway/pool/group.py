@@ -16,6 +16,7 @@ import msgspec
 from gateway.core.errors import Category, ProviderError
 from gateway.core.events import Finish, Leg, is_content
 from gateway.pool.retry import MAX_ATTEMPTS, repeat_after_s
+from gateway.upstream.contract import pump
 
 if TYPE_CHECKING:
     import random
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from gateway.core.chat import ChatRequest
     from gateway.core.errors import Failure
     from gateway.pool.endpoint import Endpoint
-    from gateway.upstream.contract import Batch, Timeouts
+    from gateway.upstream.contract import Accept, Batch, Timeouts
 
 STRATEGY = "priority"
 
@@ -184,6 +185,12 @@ class _Answering:
     def __anext__(self) -> Awaitable[Batch]:
         # No coroutine of its own: the reader awaits the provider's directly.
         return self._batches.__anext__() if self._head is None else self._take_head(self._head)
+
+    async def pump(self, accept: Accept) -> bool:
+        """Give every batch to `accept`; see `upstream.contract.Pumped`."""
+        if self._head is not None and not accept(await self._take_head(self._head)):
+            return True
+        return await pump(self._batches, accept)
 
     async def _take_head(self, head: Batch) -> Batch:
         self._head = None

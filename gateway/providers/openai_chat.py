@@ -7,6 +7,7 @@ refused before a byte is sent.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.core.chat import ChatRequest, Part
     from gateway.core.clock import Clock
     from gateway.upstream.answer import Answer
-    from gateway.upstream.contract import Batch
+    from gateway.upstream.contract import Accept, Batch
 
 
 class OpenAIProvider:
@@ -130,7 +131,44 @@ class _Reading:
     async def __anext__(self) -> Batch:
         if self.done:
             raise StopAsyncIteration
-        data = await self.answer.read() if self._chunks.failure is None else b""
+        return self._digest(await self.answer.read() if self._chunks.failure is None else b"")
+
+    async def pump(self, accept: Accept) -> bool:
+        """Give every batch to `accept` from where it arrives; see `upstream.contract.Pumped`."""
+        over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def arrived() -> None:
+            try:
+                self._drain_into(accept, over)
+            except ProviderError as error:
+                if not over.done():
+                    over.set_exception(error)
+
+        if not self.answer.push_to(arrived):
+            async for batch in self:
+                if not accept(batch):
+                    return True
+            return False
+        try:
+            arrived()
+            return await over
+        finally:
+            self.answer.push_to(None)
+
+    def _drain_into(self, accept: Accept, over: asyncio.Future[bool]) -> None:
+        """Digest what has arrived, until there is no more of it or `accept` wants none."""
+        while not over.done():
+            if self.done:
+                over.set_result(False)
+                return
+            data = self.answer.take() if self._chunks.failure is None else b""
+            if data is None:
+                return
+            if not accept(self._digest(data)):
+                over.set_result(True)
+
+    def _digest(self, data: bytes) -> Batch:
+        """The events of what one read gave; empty data is the end of the body."""
         try:
             batch = self._chunks.feed(self._sse.feed(data) if data else self._sse.flush())
         except (MalformedChunk, OversizeEvent) as error:

@@ -26,6 +26,7 @@ from gateway.streams.journal import Appended, Entry, ExpiredStream, UnknownStrea
 from gateway.streams.lifecycle import Op, Outcome, Step
 from gateway.streams.stats import Stats
 from gateway.streams.status import end_facts
+from gateway.upstream.contract import pump
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -154,8 +155,8 @@ class Session:
             async with self.source.open() as batches:
                 self._streaming = True
                 self._last_read = self._last_progress = self._clock.monotonic()
-                async for batch in batches:
-                    if not self._accept(batch) and await self._stalled():
+                while await pump(batches, self._accept):
+                    if await self._stalled():
                         return
                 await self._finish(self._completed())
         except asyncio.CancelledError:

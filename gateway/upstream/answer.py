@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gateway.core.errors import ProviderError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 MAX_ERROR_BODY = 65_536
 ERROR_BODY_DEADLINE_S = 5.0
@@ -32,6 +32,19 @@ class Answer(ABC):
         Raises:
             ProviderError: `stream_broken` when the body ended before its announced end.
         """
+
+    def push_to(self, sink: Callable[[], None] | None) -> bool:
+        """Call `sink` whenever `take` may give something; None: no more. Returns whether this answer can do that."""
+        del sink
+        return False
+
+    def take(self) -> bytes | None:
+        """What has arrived since the last read, without waiting; None: nothing, empty: the clean end of the body.
+
+        Raises:
+            ProviderError: as `read`.
+        """
+        return None
 
     async def error_body(self) -> bytes:
         """The body of an error answer: at most 64 KiB, within 5 s, whatever came if it breaks."""

@@ -4,16 +4,39 @@ An adapter speaks one vendor API. It knows nothing of routes, retries, budgets o
 no state between calls but its transport.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from gateway.core.chat import ChatRequest
 from gateway.core.events import SourceEvent
 
 Batch: TypeAlias = list[SourceEvent]
 """What one read of the upstream gave. An empty batch means: alive, but no progress (a ping)."""
+
+
+Accept: TypeAlias = Callable[[Batch], bool]
+"""Takes a batch at once; False: no more for now."""
+
+
+@runtime_checkable
+class Pumped(Protocol):
+    """An iterator of batches that can also hand them on from where they arrive, without waking a task for each."""
+
+    async def pump(self, accept: Accept) -> bool:
+        """Give every batch to `accept`. Returns True once that returned False, False at the end of the answer."""
+        ...
+
+
+async def pump(batches: AsyncIterator[Batch], accept: Accept) -> bool:
+    """Give every batch to `accept`, by the shortest way there is; see `Pumped`."""
+    if isinstance(batches, Pumped):
+        return await batches.pump(accept)
+    async for batch in batches:
+        if not accept(batch):
+            return True
+    return False
 
 
 class Provider(Protocol):

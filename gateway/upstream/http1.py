@@ -26,7 +26,7 @@ from gateway.core.errors import Category, ProviderError
 from gateway.upstream.answer import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 KEEPALIVE_S = 30.0
 MAX_IDLE = 1024
@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol, Answer):
 
     __slots__ = (
         "_fields", "_garbage", "_has_head", "_head", "_head_size", "_is_lost", "_keep", "_loop", "_lost", "_parser",
-        "_parts", "_paused", "_size", "_transport", "_waiter", "complete", "headers", "idle_since", "served",
+        "_parts", "_paused", "_sink", "_size", "_transport", "_waiter", "complete", "headers", "idle_since", "served",
         "status",
     )  # fmt: skip
 
@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol, Answer):
         self._parser = httptools.HttpResponseParser(self)
         self._head: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[], None] | None = None
         self._parts: list[bytes] = []
         self._size = self._head_size = 0
         self._has_head = self._paused = self._keep = False
@@ -106,9 +107,10 @@ class Connection(asyncio.Protocol, Answer):
             self._spoil(error)
         if not self._has_head and self._head_size > MAX_HEAD_BYTES:
             self._spoil(ValueError("the head is too long"))
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if self._sink is not None:
+            self._sink()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
         elif self._size > BUFFER_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -183,12 +185,16 @@ class Connection(asyncio.Protocol, Answer):
         Raises:
             ProviderError: `stream_broken` or `protocol`, after everything before the fault was read.
         """
-        if not self._parts and not self.complete and not self._is_lost and self._garbage is None:
+        while (data := self.take()) is None:
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+        return data
+
+    def take(self) -> bytes | None:
+        """What has arrived since the last read, without waiting; None: nothing, empty: the end of the body."""
         if self._parts:
             return self._take()
         if self.complete:
@@ -197,7 +203,12 @@ class Connection(asyncio.Protocol, Answer):
             raise ProviderError(Category.PROTOCOL, "the provider's answer is not valid HTTP") from self._garbage
         if self._is_lost:
             raise ProviderError(Category.STREAM_BROKEN, "the provider's answer was cut off") from self._lost
-        return await self.read()
+        return None
+
+    def push_to(self, sink: Callable[[], None] | None) -> bool:
+        """Call `sink` from where bytes arrive; see `Answer`."""
+        self._sink = sink
+        return True
 
     def _take(self) -> bytes:
         parts = self._parts
@@ -234,6 +245,8 @@ class Connection(asyncio.Protocol, Answer):
         for future in (self._head, self._waiter):
             if future is not None and not future.done():
                 future.set_result(None)
+        if self._sink is not None:
+            self._sink()
 
     def _no_answer(self) -> ProviderError:
         if self._garbage is not None:
