@@ -49,12 +49,15 @@ class Renderer(Protocol):
 
 
 class Shared:
-    """A renderer for all readers of a stream: those at the same place get the same bytes, rendered once."""
+    """A renderer for all readers of a stream: those at the same place get the same bytes, rendered once.
 
-    __slots__ = ("_after", "_before", "_data", "_entry", "_renderer", "broken", "initial")
+    `alone` is the renderer's own function, for a reader that shares with nobody.
+    """
+
+    __slots__ = ("_after", "_before", "_data", "_entry", "alone", "broken", "initial")
 
     def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
+        self.alone = renderer.render
         self._entry: Entry | None = None
         self._before: Any = None
         self._after: Any = None
@@ -65,7 +68,7 @@ class Shared:
         """The bytes of what is served of an entry, and the progress after them."""
         if entry is self._entry and progress is self._before and len(events) == entry.count:
             return self._after, self._data
-        after, data = self._renderer.render(progress, events, entry.gen, first)
+        after, data = self.alone(progress, events, entry.gen, first)
         if len(events) == entry.count:
             self._entry, self._before, self._after, self._data = entry, progress, after, data
         return after, data
@@ -146,7 +149,7 @@ class Delivery:
             served = reader.take() or (await reader.page() if reader.behind else [])
             if not served and not reader.done and not self._unsent:
                 if not await self._quiet(head, started):  # nothing was waited for, so nothing can have been missed
-                    await reader.wait(self._push if self._began else None)
+                    await reader.wait(self._push if self._began and not self._skip else None)
                 continue
             data, end = self._render(served)
             if end is not None:
@@ -161,23 +164,18 @@ class Delivery:
                     return None
         return None
 
-    def _push(self) -> bool:
-        """Send what was just published, from where it was published: no task has to wake for it.
-
-        Returns False where the task must go on: at the end, when the client is slow, when the ring does not reach back.
-        """
-        reader = self._reader
-        served = reader.take()
-        if len(served) == 1 and not self._skip:
-            entry, first, events = served[0]  # the usual case
+    def _push(self, entry: Entry, shared: bool) -> bool:
+        """Send an entry from where it is published: no task has to wake for it. False where the client is slow."""
+        first, events = entry.seq - entry.count + 1, entry.events
+        if shared:
             self._progress, data = self._renderer.render(self._progress, entry, first, events)
         else:
-            data, _ = self._render(served)
-        if reader.done or (data and not self._write_now(data)):
+            self._progress, data = self._renderer.alone(self._progress, events, entry.gen, first)
+        if data and not self._write_now(data):
             self._unsent = data
             return False
-        reader.sent_at = self._monotonic()
-        return not reader.behind
+        self._reader.sent_at = self._monotonic()
+        return True
 
     def _render(self, served: list[Served]) -> tuple[bytes, End | None]:
         """The bytes of what is served; or an end before anything else that is answered as plain HTTP."""

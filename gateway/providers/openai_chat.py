@@ -136,36 +136,41 @@ class _Reading:
     async def pump(self, accept: Accept) -> bool:
         """Give every batch to `accept` from where it arrives; see `upstream.contract.Pumped`."""
         over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        take = self.answer.take
 
-        def arrived() -> None:
+        def arrived() -> bool:
+            """Digest what one read gave. Returns whether more is wanted."""
+            if over.done():
+                return False
             try:
-                self._drain_into(accept, over)
+                data = take() if self._chunks.failure is None else b""
+                if data is None:
+                    return False
+                wanted = accept(self._digest(data))
             except ProviderError as error:
-                if not over.done():
-                    over.set_exception(error)
+                over.set_exception(error)
+                return False
+            if not wanted or self.done:
+                over.set_result(not wanted)
+                return False
+            return self._chunks.failure is None or arrived()  # a failure comes behind what was good before it
 
-        if not self.answer.push_to(arrived):
-            async for batch in self:
-                if not accept(batch):
-                    return True
+        if self.done:
             return False
+        if not self.answer.push_to(arrived):
+            return await self._pump_by_reading(accept)
         try:
-            arrived()
+            while arrived():
+                pass
             return await over
         finally:
             self.answer.push_to(None)
 
-    def _drain_into(self, accept: Accept, over: asyncio.Future[bool]) -> None:
-        """Digest what has arrived, until there is no more of it or `accept` wants none."""
-        while not over.done():
-            if self.done:
-                over.set_result(False)
-                return
-            data = self.answer.take() if self._chunks.failure is None else b""
-            if data is None:
-                return
-            if not accept(self._digest(data)):
-                over.set_result(True)
+    async def _pump_by_reading(self, accept: Accept) -> bool:
+        async for batch in self:
+            if not accept(batch):
+                return True
+        return False
 
     def _digest(self, data: bytes) -> Batch:
         """The events of what one read gave; empty data is the end of the body."""

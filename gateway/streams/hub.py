@@ -32,8 +32,8 @@ class Follower(Protocol):
     sent_at: float
     on_stuck: Callable[[], None] | None
 
-    def published(self) -> bool:
-        """Something new can be served. Returns whether this reader goes on waiting."""
+    def published(self, entry: Entry) -> bool:
+        """An entry can be served. Returns whether this reader goes on waiting."""
         ...
 
     def wake(self) -> None:
@@ -147,7 +147,7 @@ class Channel:
             self.ring_bytes -= len(self.ring.popleft().data) + ENTRY_OVERHEAD
         if self.waiting and (self.hold is None or entry.control is not None):
             for reader in tuple(self.waiting):
-                if not reader.published():
+                if not reader.published(entry):
                     self.forget(reader)
 
     def _fold(self, entry: Entry) -> None:

@@ -27,6 +27,10 @@ Served: TypeAlias = "tuple[Entry, int, list[Event]]"
 """An entry, the seq of the first event to be served of it, and those events."""
 
 
+Push: TypeAlias = "Callable[[Entry, bool], bool]"
+"""Takes an entry that may be served now, and whether other readers get it too; False: the reader's task must go on."""
+
+
 class JournalGap(JournalError):
     """The log's seqs are not dense: something is missing, and skipping it would be a lie."""
 
@@ -43,7 +47,7 @@ class Reader:
         self._channel, self._hub, self._journal = channel, hub, journal
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] | None = None
-        self._push: Callable[[], bool] | None = None
+        self._push: Push | None = None
         self._error: Exception | None = None
         self.position = position
         self.attached = True
@@ -148,11 +152,12 @@ class Reader:
         if skip is not None and skip[0] <= self.position < skip[1]:
             self.position = skip[1] - 1
 
-    async def wait(self, push: Callable[[], bool] | None = None) -> None:
+    async def wait(self, push: Push | None = None) -> None:
         """Until something is published, or the housekeeper's next beat.
 
-        With `push`, what is published is given to it at once; the wait goes on as long as it returns True. What it
-        raises is raised here: neither the owner nor another reader has to do with it.
+        With `push`, plain entries are given to it from where they are published, one after the other; the wait goes on
+        as long as it returns True. What it raises is raised here: neither the owner nor another reader has to do with
+        it.
         """
         self._future, self._push = self._loop.create_future(), push
         self._channel.waiting.append(self)
@@ -164,13 +169,16 @@ class Reader:
         if self._error is not None:
             raise self._error
 
-    def published(self) -> bool:
-        """Something new can be served. Returns whether this reader goes on waiting."""
-        try:
-            if self._push is not None and self._push():
-                return True
-        except Exception as error:  # noqa: BLE001  it is raised again, in the reader's own task
-            self._error = error
+    def published(self, entry: Entry) -> bool:
+        """An entry can be served. Returns whether this reader goes on waiting."""
+        push = self._push
+        if push is not None and entry.control is None and entry.seq - entry.count == self.position:
+            self.position = entry.seq
+            try:
+                if push(entry, len(self._channel.readers) > 1):
+                    return True
+            except Exception as error:  # noqa: BLE001  it is raised again, in the reader's own task
+                self._error = error
         self.wake()
         return False
 

@@ -171,8 +171,11 @@ class Session:
             return True
         self._last_progress = now
         self.stats.observe(batch, now)
-        self._pending = [*self._pending, *batch] if self._pending else cast("list[Event]", batch)
-        self._flush()
+        if self._unacked is None and not self._pending and self._refused is None:
+            self._append(cast("list[Event]", batch))  # the usual case
+        else:
+            self._pending += batch
+            self._flush()
         policy = self._policy
         return (
             self._refused is None
@@ -185,9 +188,12 @@ class Session:
         """Send what is pending, unless an entry is unacknowledged: then it goes with the next one."""
         if self._unacked is None and self._pending and self._refused is None:
             events, self._pending = self._pending, []
-            count = len(events)
-            self._unacked = entry = Entry(self._gen, self._seq + count, count, encode(events), None, events)
-            self._journal.append(self.sid, entry, self._settled)
+            self._append(events)
+
+    def _append(self, events: list[Event]) -> None:
+        count = len(events)
+        self._unacked = entry = Entry(self._gen, self._seq + count, count, encode(events), None, events)
+        self._journal.append(self.sid, entry, self._settled)
 
     def _settled(self, outcome: Appended) -> None:
         entry, self._unacked = self._unacked, None

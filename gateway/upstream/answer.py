@@ -33,8 +33,11 @@ class Answer(ABC):
             ProviderError: `stream_broken` when the body ended before its announced end.
         """
 
-    def push_to(self, sink: Callable[[], None] | None) -> bool:
-        """Call `sink` whenever `take` may give something; None: no more. Returns whether this answer can do that."""
+    def push_to(self, sink: Callable[[], bool] | None) -> bool:
+        """Call `sink` when `take` may give something, as long as it returns True; None: no more.
+
+        Returns whether this answer can do that.
+        """
         del sink
         return False
 

@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol, Answer):
         self._parser = httptools.HttpResponseParser(self)
         self._head: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._sink: Callable[[], None] | None = None
+        self._sink: Callable[[], bool] | None = None
         self._parts: list[bytes] = []
         self._size = self._head_size = 0
         self._has_head = self._paused = self._keep = False
@@ -94,7 +94,8 @@ class Connection(asyncio.Protocol, Answer):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer; nobody asked for any behind its end, or before a request."""
-        if self.complete or self._head is None:
+        over = self.complete
+        if over or self._head is None:
             self._spoil(ValueError("bytes outside of an answer"))
             return
         if not self._has_head:
@@ -108,7 +109,8 @@ class Connection(asyncio.Protocol, Answer):
         if not self._has_head and self._head_size > MAX_HEAD_BYTES:
             self._spoil(ValueError("the head is too long"))
         if self._sink is not None:
-            self._sink()
+            while (self._parts or self.complete) and self._sink():
+                pass
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         elif self._size > BUFFER_BYTES and not self._paused and self._transport is not None:
@@ -195,8 +197,12 @@ class Connection(asyncio.Protocol, Answer):
 
     def take(self) -> bytes | None:
         """What has arrived since the last read, without waiting; None: nothing, empty: the end of the body."""
-        if self._parts:
-            return self._take()
+        parts = self._parts
+        if parts:
+            if len(parts) > 1 or self._paused:
+                return self._take()
+            self._size = 0
+            return parts.pop()
         if self.complete:
             return b""
         if self._garbage is not None:
@@ -205,7 +211,7 @@ class Connection(asyncio.Protocol, Answer):
             raise ProviderError(Category.STREAM_BROKEN, "the provider's answer was cut off") from self._lost
         return None
 
-    def push_to(self, sink: Callable[[], None] | None) -> bool:
+    def push_to(self, sink: Callable[[], bool] | None) -> bool:
         """Call `sink` from where bytes arrive; see `Answer`."""
         self._sink = sink
         return True
