@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.core.errors import RequestError
 from gateway.core.events import End, Start, State
-from gateway.core.ids import new_sid
+from gateway.core.ids import new_sid, show_sid
 from gateway.streams.journal import ExpiredStream, JournalFull, UnknownStream
 from gateway.streams.lifecycle import Record
 from gateway.streams.reader import Reader
@@ -178,7 +178,7 @@ class Pipeline:
             "stream ended",
             extra={
                 "request": session.request_id,
-                "stream": session.sid,
+                "stream": show_sid(session.sid),
                 "route": session.record.route,
                 "endpoint": session.stats.legs[-1].endpoint if session.stats.legs else None,
                 "state": end.state,

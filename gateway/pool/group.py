@@ -62,7 +62,7 @@ class ProviderGroup:
 
 
 class Attempts:
-    """The attempts of one request, as an event source: see `streams.session.Source`."""
+    """The attempts of one request, as an event source: see `streams.source.Source`."""
 
     def __init__(self, group: ProviderGroup, request: ChatRequest, endpoints: tuple[Endpoint, ...]) -> None:
         self._group, self._request, self._endpoints = group, request, endpoints

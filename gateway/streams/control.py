@@ -214,7 +214,7 @@ class StreamControl:
         self._on_control(step.op, answer.outcome)
         self._publish(record.sid, entries)
         if entries and isinstance(entries[-1].control, End):
-            await self._note(record.sid, entries[-1].control)
+            await self._note(record, entries[-1].control)
         if answer.outcome in _REFUSALS:
             raise _refusal(answer, record)
         return answer
@@ -237,13 +237,18 @@ class StreamControl:
                 case _:
                     pass
 
-    async def _note(self, sid: str, end: End) -> None:
-        """A stream without an owner here has nobody else who says why it ended."""
-        channel = self._hub.find(sid)
-        if channel is None or channel.session is None:
-            with suppress(UnknownStream):
-                facts = (await self._journal.known(sid)).facts
-                await self._journal.annotate(sid, {**facts, **end_facts(end)})
+    async def _note(self, record: Record, end: End) -> None:
+        """A stream without an owner here has nobody else who says why it ended, and how long it was paused."""
+        channel = self._hub.find(record.sid)
+        if channel is not None and channel.session is not None:
+            return
+        with suppress(UnknownStream):
+            facts = (await self._journal.known(record.sid)).facts
+            metrics = dict(facts.get("metrics", {}))
+            if record.paused_since is not None:
+                paused_ms = 1000 * (self._clock.now() - record.paused_since)
+                metrics["paused_ms"] = round(metrics.get("paused_ms", 0.0) + paused_ms, 3)
+            await self._journal.annotate(record.sid, {**facts, **end_facts(end), "metrics": metrics})
 
     def _cancelled(self, record: Record, reason: str) -> End:
         channel = self._hub.find(record.sid)

@@ -88,11 +88,11 @@ class Housekeeper:
             shown, tenant = show_sid(session.sid), session.record.tenant
             await self._control.cancel(shown, tenant, reason="disconnect", wait_s=0)
         except AtlasError:
-            log.warning("could not cancel an abandoned stream", extra={"stream": session.sid}, exc_info=True)
+            log.warning("could not cancel an abandoned stream", extra={"stream": show_sid(session.sid)}, exc_info=True)
 
     async def _expire_pauses(self) -> None:
         for record in await self._journal.paused_since(self._clock.now() - self._rhythm.pause_max_s):
             try:
                 await self._control.expire(record)
             except AtlasError:
-                log.warning("could not expire a pause", extra={"stream": record.sid}, exc_info=True)
+                log.warning("could not expire a pause", extra={"stream": show_sid(record.sid)}, exc_info=True)

@@ -16,12 +16,13 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from gateway.core.errors import Category, Failure, ProviderError
 from gateway.core.events import TERMINAL, End, Event, State, UsageReport, encode
+from gateway.core.ids import show_sid
 from gateway.streams.journal import Appended, Entry, ExpiredStream, UnknownStream
 from gateway.streams.lifecycle import Op, Outcome, Step
 from gateway.streams.stats import Stats
@@ -29,40 +30,19 @@ from gateway.streams.status import end_facts
 from gateway.upstream.contract import pump
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Awaitable, Callable
 
     from gateway.core.clock import Clock
     from gateway.core.usage import Usage
     from gateway.streams.hub import Channel, Hub
     from gateway.streams.journal import Journal
     from gateway.streams.lifecycle import Record
-    from gateway.upstream.contract import Batch, Timeouts
+    from gateway.streams.source import Source
+    from gateway.upstream.contract import Batch
 
 log = logging.getLogger("atlas.streams")
 
 LEAVE_DEADLINE_S = 5.0
-
-
-class Source(Protocol):
-    """Where a stream's events come from: entered once, iterated by one task, left in every case.
-
-    `timeouts` are those of the leg that is running now; `attempts` one line for each upstream attempt so far.
-    """
-
-    @property
-    def timeouts(self) -> Timeouts:
-        """Deadlines between events, of the current leg."""
-        ...
-
-    @property
-    def attempts(self) -> list[str]:
-        """One line per attempt, for the status object."""
-        ...
-
-    def open(self) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
-        """Begin. Entering waits for the first content; leaving closes the upstream socket."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +125,7 @@ class Session:
         except ProviderError as error:
             await self._end_safely(self._failed(error.failure))
         except Exception:
-            log.exception("stream failed by a bug", extra={"stream": self.sid})
+            log.exception("stream failed by a bug", extra={"stream": show_sid(self.sid)})
             await self._end_safely(self._failed(Failure(Category.INTERNAL, "internal error; see the gateway's log")))
         finally:
             await self._leave()
@@ -310,7 +290,7 @@ class Session:
             async with asyncio.timeout(LEAVE_DEADLINE_S):
                 await self._on_end(self, self.end or End(State.FAILED, "superseded"))
         except Exception:
-            log.exception("a stream was not settled", extra={"stream": self.sid})
+            log.exception("a stream was not settled", extra={"stream": show_sid(self.sid)})
         finally:
             self.channel.session = None
             self._hub.release(self.channel)

@@ -362,9 +362,11 @@ async def test_a_kept_end_is_shown_once_it_is_resumed() -> None:
     await stream.pause()
     source.say(ProviderError(Category.STREAM_BROKEN, "cut"))
     await turns()
+    stream.world.clock.advance(10)
     await stream.resume()
     status = await stream.world.control.status(stream.shown, TENANT)
     assert (status["state"], status["reason"], status["error"]["message"]) == ("failed", "stream_broken", "cut")
+    assert status["metrics"]["paused_ms"] == 10_000
 
 
 @looped

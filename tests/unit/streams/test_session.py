@@ -128,7 +128,7 @@ async def test_a_bug_fails_one_stream_and_is_logged(caplog: pytest.LogCaptureFix
     (line,) = caplog.records
     assert line.exc_info is not None
     assert isinstance(line.exc_info[1], KeyError)
-    assert line.__dict__["stream"] == stream.sid
+    assert line.__dict__["stream"] == stream.shown
     _assert_left(stream, source)
 
 
