@@ -174,7 +174,7 @@ class Delivery:
         if data and not self._write_now(data):
             self._unsent = data
             return False
-        self._reader.active = True
+        self._reader.sent_at = self._monotonic()
         return True
 
     def _render(self, served: list[Served]) -> tuple[bytes, End | None]:

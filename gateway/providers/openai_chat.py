@@ -136,7 +136,7 @@ class _Reading:
     async def pump(self, accept: Accept) -> bool:
         """Give every batch to `accept` from where it arrives; see `upstream.contract.Pumped`."""
         over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        take, digest = self.answer.take, self._digest
+        take = self.answer.take
 
         def arrived() -> bool:
             """Digest what one read gave. Returns whether more is wanted."""
@@ -146,7 +146,7 @@ class _Reading:
                 data = take() if self._chunks.failure is None else b""
                 if data is None:
                     return False
-                wanted = accept(digest(data))
+                wanted = accept(self._digest(data))
             except ProviderError as error:
                 over.set_exception(error)
                 return False

@@ -75,8 +75,6 @@ class Housekeeper:
 
     def _look_at(self, reader: Follower, now: float) -> None:
         """Let a reader that sent nothing since the last beat look for what is due; drop one whose client is stuck."""
-        if reader.active:
-            reader.active, reader.sent_at = False, now
         quiet_s = now - reader.sent_at
         if reader.sending:
             if quiet_s > self._rhythm.client_send_s and reader.on_stuck is not None:

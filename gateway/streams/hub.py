@@ -30,7 +30,6 @@ class Follower(Protocol):
 
     sending: bool
     sent_at: float
-    active: bool
     on_stuck: Callable[[], None] | None
 
     def published(self, entry: Entry) -> bool:

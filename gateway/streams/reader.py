@@ -39,7 +39,7 @@ class Reader:
     """One follower of one log. `position` is the seq of the last event served."""
 
     __slots__ = (
-        "_channel", "_error", "_future", "_hub", "_journal", "_loop", "_push", "active", "attached",
+        "_channel", "_error", "_future", "_hub", "_journal", "_loop", "_push", "attached",
         "on_stuck", "position", "sending", "sent_at",
     )  # fmt: skip
 
@@ -53,7 +53,6 @@ class Reader:
         self.attached = True
         self.sending = False  # kept by whoever delivers, looked at by the housekeeper
         self.sent_at = 0.0
-        self.active = False  # sent something since the last beat
         self.on_stuck: Callable[[], None] | None = None
         channel.attach(self)
 

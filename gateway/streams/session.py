@@ -152,11 +152,7 @@ class Session:
         self._last_progress = now
         self.stats.observe(batch, now)
         if self._unacked is None and not self._pending and self._refused is None:
-            # The usual case, `_append` in place: this runs for every read of every stream.
-            count = len(batch)
-            events = cast("list[Event]", batch)
-            self._unacked = entry = Entry(self._gen, self._seq + count, count, encode(events), None, events)
-            self._journal.append(self.sid, entry, self._settled)
+            self._append(cast("list[Event]", batch))  # the usual case
         else:
             self._pending += batch
             self._flush()
