@@ -39,7 +39,7 @@ class Reader:
     """One follower of one log. `position` is the seq of the last event served."""
 
     __slots__ = (
-        "_channel", "_error", "_future", "_hub", "_journal", "_loop", "_push", "attached",
+        "_channel", "_error", "_future", "_hub", "_journal", "_loop", "_push",
         "on_stuck", "position", "sending", "sent_at",
     )  # fmt: skip
 
@@ -50,7 +50,6 @@ class Reader:
         self._push: Push | None = None
         self._error: Exception | None = None
         self.position = position
-        self.attached = True
         self.sending = False  # kept by whoever delivers, looked at by the housekeeper
         self.sent_at = 0.0
         self.on_stuck: Callable[[], None] | None = None
@@ -189,7 +188,6 @@ class Reader:
 
     def detach(self) -> None:
         """Stop following; safe to call twice."""
-        self.attached = False
         self._channel.detach(self)
         self._hub.release(self._channel)
 

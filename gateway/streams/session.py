@@ -52,7 +52,6 @@ class Policy:
     max_stream_bytes: int = 8_388_608
     max_stream_events: int = 100_000
     pause_hold_bytes: int = 1_048_576
-    pause_max_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
