@@ -2,7 +2,7 @@
 
 A dialect fills the canonical fields and keeps the caller's body whole in `body`. A provider of the same dialect sends
 `body` on (with its own model name and stream options), so that unknown members survive; any other provider builds its
-request from the canonical fields.
+request from the canonical fields, and refuses what they do not say (`own`) with an error that names it.
 """
 
 from typing import Any, Literal, TypeAlias
@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class _Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,10 +39,23 @@ class ToolCallPart(_Value, frozen=True, tag="tool_call"):
 
 
 class ToolResultPart(_Value, frozen=True, tag="tool_result"):
-    """What a tool answered."""
+    """What a tool answered: text, and images where it gave any."""
 
     id: str
     text: str
+    images: tuple[ImagePart, ...] = ()
+    is_error: bool = False
+
+
+class ReasoningPart(_Value, frozen=True, tag="reasoning"):
+    """What the assistant thought in an earlier turn.
+
+    Only its own vendor can check `signature`. Vendors ignore the thoughts of finished turns, so a provider of another
+    dialect may leave this part out: that changes no answer.
+    """
+
+    text: str
+    signature: str | None = None
 
 
 class OpaquePart(_Value, frozen=True, tag="opaque"):
@@ -51,7 +65,7 @@ class OpaquePart(_Value, frozen=True, tag="opaque"):
     data: dict[str, Any]
 
 
-Part: TypeAlias = TextPart | ImagePart | ToolCallPart | ToolResultPart | OpaquePart
+Part: TypeAlias = TextPart | ImagePart | ToolCallPart | ToolResultPart | ReasoningPart | OpaquePart
 
 
 class Message(_Value, frozen=True):
@@ -80,7 +94,11 @@ class ChatRequest(_Value, frozen=True):
     """One request for one answer (or `n` of them).
 
     `model` is what the client named. `tool_choice` is `auto`, `none`, `required` or a tool's name. `schema` is the JSON
-    schema of a structured answer, `{}` for any JSON object. `flags` go into the log's first entry for rendering.
+    schema of a structured answer, `{}` for any JSON object. `effort` is how hard to think, `thinking_tokens` the most
+    tokens to think for. `flags` go into the log's first entry for rendering. `own` are the paths of members of `body`
+    that would change the answer and that the canonical fields do not say: only a provider of the same dialect may be
+    asked with them. Members that change no answer (cache marks, tracing, accounting) are not among them. `headers` are
+    those of the dialect that go on to a provider of the same dialect, by lower-case name.
     """
 
     dialect: str
@@ -91,10 +109,18 @@ class ChatRequest(_Value, frozen=True):
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    effort: Effort | None = None
+    thinking_tokens: int | None = None
     stop: tuple[str, ...] = ()
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
+    parallel_tool_calls: bool | None = None
     schema: dict[str, Any] | None = None
+    own: tuple[str, ...] = ()
     flags: dict[str, Any] = {}
     body: dict[str, Any] = {}
     headers: dict[str, str] = {}

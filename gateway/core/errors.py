@@ -22,6 +22,7 @@ class Category(StrEnum):
     """What kind of failure it was; retry, fallback, breaker and the client's answer follow from it."""
 
     BAD_REQUEST = "bad_request"
+    UNTRANSLATABLE = "untranslatable"
     CONTEXT_LENGTH = "context_length"
     CONTENT_FILTER = "content_filter"
     PROVIDER_AUTH = "provider_auth"
@@ -72,6 +73,7 @@ _REQUEST, _SERVER, _RATE = "invalid_request_error", "server_error", "rate_limit_
 # pool.md section 2 of the specification is the source of every row.
 CONSEQUENCES: dict[Category, Consequence] = {
     Category.BAD_REQUEST: Consequence(400, _REQUEST, "bad_request", "caller", elsewhere=False, retry=False),
+    Category.UNTRANSLATABLE: Consequence(400, _REQUEST, "unsupported_parameter", "caller", retry=False),
     Category.CONTEXT_LENGTH: Consequence(
         400, _REQUEST, "context_length_exceeded", "caller", elsewhere=False, retry=False
     ),

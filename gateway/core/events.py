@@ -104,12 +104,16 @@ class Finish(_Event, frozen=True, tag=5):
 
 
 class Extra(_Event, frozen=True, tag=6):
-    """Unconsumed members of a source chunk, in the source dialect; see oddities 2 and 3."""
+    """What the canonical events do not say, in the source dialect; see oddities 2 and 3.
+
+    `content` is set by the adapter when this is a part of the answer (audio, lists of parts, citations).
+    """
 
     dialect: str
     patch: dict[str, Any]
     choice: int | None = None
     more: bool = False
+    content: bool = False
 
 
 class UsageReport(_Event, frozen=True, tag=7):
@@ -181,11 +185,8 @@ SEMANTIC = (Text, Reasoning, Refusal, ToolCall)
 
 
 def is_content(event: Event) -> bool:
-    """Whether `event` is such a delta, in canonical form or in its dialect's own (audio, lists of parts)."""
-    if isinstance(event, Extra):
-        delta = event.patch.get("delta")
-        return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
-    return isinstance(event, SEMANTIC)
+    """Whether `event` is such a delta, in canonical form or in its dialect's own."""
+    return event.content if isinstance(event, Extra) else isinstance(event, SEMANTIC)
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -1,7 +1,8 @@
 """A route: what clients name as `model`, and the endpoints that may answer it, tried in order before the first content.
 
 The commit point is the first semantic delta. Before it every failure is an invisible switch to the next attempt; after
-it the failure goes up as it is. When all fail, the first error is the one reported, with every attempt listed.
+it the failure goes up as it is. When all fail, the first error is the one reported, with every attempt listed; that an
+endpoint speaks another dialect than the caller's own members need is reported only when nothing else went wrong.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.upstream.contract import Accept, Batch, Timeouts
 
 STRATEGY = "priority"
+_UNCOUNTED = {Category.STALE_CONNECTION, Category.UNTRANSLATABLE}  # no request went out, or none arrived
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,14 +157,16 @@ class Attempts:
         failure = error.failure
         if failure.category is Category.MODEL_NOT_FOUND and endpoint.model == "*":
             failure = msgspec.structs.replace(failure, status=404)  # the client named it
-        if failure.category is Category.STALE_CONNECTION:
+        if failure.category in _UNCOUNTED:
             self._uncounted.add(endpoint.name)  # the first of an endpoint; a second one was no stale connection
         self._failures.append(failure)
         self.attempts.append(f"{endpoint.name}: {failure.category}")
         self._group.on_attempt(endpoint.name, failure.category, self._group.clock() - begun)
 
     def _first_failure(self) -> ProviderError:
-        first = self._failures[0]
+        first = next(
+            (each for each in self._failures if each.category is not Category.UNTRANSLATABLE), self._failures[0]
+        )
         error = ProviderError(first.category, first.message)
         waits = [failure.retry_after_s for failure in self._failures if failure.retry_after_s is not None]
         soonest = min(waits, default=None)

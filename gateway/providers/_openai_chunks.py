@@ -29,9 +29,9 @@ from gateway.core.events import (
     encode,
 )
 from gateway.core.usage import Usage
+from gateway.providers._reading import MALFORMED_IN_A_ROW, InStreamError, Malformed
 
 DIALECT = "openai_chat"
-MALFORMED_IN_A_ROW = 3
 TEMPLATES_TRIED = 4
 MAX_INDEX = 65_535
 
@@ -59,18 +59,6 @@ _REASONS: dict[str, FinishReason] = {
 
 _decode = msgspec.json.Decoder().decode
 _decode_string = msgspec.json.Decoder(str).decode
-
-
-class MalformedChunk(ValueError):
-    """Not a chunk: bad JSON or UTF-8, or of another shape."""
-
-
-class InStreamError(Exception):
-    """The provider reported an error inside the stream; `body` is its error member."""
-
-    def __init__(self, body: Any) -> None:
-        super().__init__("error in stream")
-        self.body = body
 
 
 class _Calls:
@@ -114,7 +102,7 @@ class ChunkDecoder:
         self._before: list[SourceEvent] = []
         self._choice_of_template = 0
         self._templates = self._texts = 0
-        self.failure: MalformedChunk | InStreamError | None = None
+        self.failure: Malformed | InStreamError | None = None
 
     @property
     def complete(self) -> bool:
@@ -127,7 +115,7 @@ class ChunkDecoder:
         What stands before a failure is returned first: then `failure` is set, and the next call raises it.
 
         Raises:
-            MalformedChunk: three in a row.
+            Malformed: three in a row.
             InStreamError: the provider says that it failed.
         """
         if self.failure is not None:
@@ -150,7 +138,7 @@ class ChunkDecoder:
                 break
             try:
                 self._feed_slowly(payload, events)
-            except (MalformedChunk, InStreamError) as failure:
+            except (Malformed, InStreamError) as failure:
                 if not events:
                     raise
                 self.failure = failure
@@ -163,12 +151,12 @@ class ChunkDecoder:
             found = self._chunk(chunk)
             if _LONG_NUMBER.search(payload):
                 encode([*found])  # numbers beyond 64 bits cannot be logged
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, MalformedChunk) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, Malformed) as error:
             self.malformed += 1
             self._in_a_row += 1
             if self._in_a_row >= MALFORMED_IN_A_ROW:
                 msg = f"{MALFORMED_IN_A_ROW} malformed events in a row"
-                raise MalformedChunk(msg) from error
+                raise Malformed(msg) from error
             return
         self._in_a_row = 0
         events += found
@@ -181,7 +169,7 @@ class ChunkDecoder:
         """The events of one parsed chunk."""
         if not isinstance(chunk, dict):
             msg = f"a chunk is an object, got {type(chunk).__name__}"
-            raise MalformedChunk(msg)
+            raise Malformed(msg)
         members = cast("dict[str, Any]", chunk)
         if members.get("error"):
             raise InStreamError(members["error"])
@@ -190,7 +178,7 @@ class ChunkDecoder:
         choices = members.get("choices")
         if choices is None and not isinstance(members.get("usage"), dict):
             msg = "a chunk without choices, usage or error"
-            raise MalformedChunk(msg)
+            raise Malformed(msg)
         events: list[SourceEvent] = []
         for choice in _objects(choices or [], "choices"):
             self._choice(choice, events)
@@ -205,7 +193,7 @@ class ChunkDecoder:
         index, delta = choice.get("index") or 0, cast("Any", choice.get("delta") or {})
         if type(index) is not int or not 0 <= index <= MAX_INDEX or not isinstance(delta, dict):
             msg = "a choice has an index and a delta"
-            raise MalformedChunk(msg)
+            raise Malformed(msg)
         if choice.get("error"):
             raise InStreamError(choice["error"])
         reason = choice.get("finish_reason")
@@ -222,7 +210,8 @@ class ChunkDecoder:
         if rest:
             patch["delta"] = rest
         if patch:
-            events.append(Extra(DIALECT, patch, index))
+            said = any(value for name, value in rest.items() if name != "role")
+            events.append(Extra(DIALECT, patch, index, content=said))
         events += found
         if isinstance(reason, str) and reason:
             self.finished.add(index)
@@ -359,5 +348,5 @@ def _arguments(value: Any) -> str:
 def _objects(values: Any, name: str) -> list[dict[str, Any]]:
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         msg = f"{name} is a list of objects"
-        raise MalformedChunk(msg)
+        raise Malformed(msg)
     return cast("list[dict[str, Any]]", values)

@@ -281,7 +281,7 @@ def _check(request: ChatRequest) -> None:
         for part in message.parts:
             if isinstance(part, OpaquePart):
                 raise ProviderError(
-                    Category.BAD_REQUEST,
+                    Category.UNTRANSLATABLE,
                     f"the mock reads text, images and tools, not {part.kind[:64]!r}",
                     param=f"messages[{number}].content",
                 )

@@ -7,8 +7,6 @@ refused before a byte is sent.
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,19 +15,22 @@ from gateway import __version__
 from gateway.core.chat import ImagePart, Message, OpaquePart, TextPart, ToolCallPart, ToolResultPart
 from gateway.core.errors import Category, ProviderError
 from gateway.providers import _openai_errors as errors
-from gateway.providers._openai_chunks import DIALECT, ChunkDecoder, InStreamError, MalformedChunk
-from gateway.upstream.sse import OversizeEvent, SSEDecoder
+from gateway.providers._openai_chunks import DIALECT, ChunkDecoder
+from gateway.providers._reading import Asking, Wire
+from gateway.providers._translate import refuse_own, untranslatable
+from gateway.upstream.sse import SSEDecoder
 from gateway.upstream.transport import Transport, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
     from gateway.core.chat import ChatRequest, Part
     from gateway.core.clock import Clock
     from gateway.upstream.answer import Answer
-    from gateway.upstream.contract import Accept, Batch
+    from gateway.upstream.contract import Batch
+
+WIRE = Wire(framing=SSEDecoder, decoder=ChunkDecoder, from_stream=errors.from_stream)
 
 
 class OpenAIProvider:
@@ -53,7 +54,7 @@ class OpenAIProvider:
     def stream(self, request: ChatRequest, model: str) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
         """Ask for one answer; see `upstream.contract.Provider`."""
         content = msgspec.json.encode(request_body(request, model))
-        return _Asking(self._transport.post(self._url, self._headers, content), self._check)
+        return Asking(self._transport.post(self._url, self._headers, content), self._check, WIRE)
 
     async def _check(self, answer: Answer) -> None:
         """An error status, or a head that is none of a stream, ends the attempt."""
@@ -83,112 +84,6 @@ async def _check_head(answer: Answer) -> None:
     raise ProviderError(Category.PROTOCOL, f"the provider answered {content_type!r} instead of text/event-stream")
 
 
-class _Asking:
-    """One exchange, as the context manager that `stream` returns."""
-
-    __slots__ = ("_check", "_posting", "_reading")
-
-    def __init__(
-        self, posting: AbstractAsyncContextManager[Answer], check: Callable[[Answer], Awaitable[None]]
-    ) -> None:
-        self._posting, self._check = posting, check
-        self._reading: _Reading | None = None
-
-    async def __aenter__(self) -> AsyncIterator[Batch]:
-        answer = await self._posting.__aenter__()
-        try:
-            await self._check(answer)
-        except BaseException:
-            await self._posting.__aexit__(*sys.exc_info())
-            raise
-        self._reading = _Reading(answer)
-        return self._reading
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            if self._reading is not None and self._reading.done:
-                await self._reading.answer.drain()
-        finally:
-            await self._posting.__aexit__(kind, error, traceback)
-
-
-class _Reading:
-    """The iterator of one answer: one batch a read."""
-
-    __slots__ = ("_chunks", "_sse", "answer", "done")
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self._sse = SSEDecoder()
-        self._chunks = ChunkDecoder()
-        self.done = False
-
-    def __aiter__(self) -> AsyncIterator[Batch]:
-        return self
-
-    async def __anext__(self) -> Batch:
-        if self.done:
-            raise StopAsyncIteration
-        return self._digest(await self.answer.read() if self._chunks.failure is None else b"")
-
-    async def pump(self, accept: Accept) -> bool:
-        """Give every batch to `accept` from where it arrives; see `upstream.contract.Pumped`."""
-        over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        take = self.answer.take
-
-        def arrived() -> bool:
-            """Digest what one read gave. Returns whether more is wanted."""
-            if over.done():
-                return False
-            try:
-                data = take() if self._chunks.failure is None else b""
-                if data is None:
-                    return False
-                wanted = accept(self._digest(data))
-            except ProviderError as error:
-                over.set_exception(error)
-                return False
-            if not wanted or self.done:
-                over.set_result(not wanted)
-                return False
-            return self._chunks.failure is None or arrived()  # a failure comes behind what was good before it
-
-        if self.done:
-            return False
-        if not self.answer.push_to(arrived):
-            return await self._pump_by_reading(accept)
-        try:
-            while arrived():
-                pass
-            return await over
-        finally:
-            self.answer.push_to(None)
-
-    async def _pump_by_reading(self, accept: Accept) -> bool:
-        async for batch in self:
-            if not accept(batch):
-                return True
-        return False
-
-    def _digest(self, data: bytes) -> Batch:
-        """The events of what one read gave; empty data is the end of the body."""
-        try:
-            batch = self._chunks.feed(self._sse.feed(data) if data else self._sse.flush())
-        except (MalformedChunk, OversizeEvent) as error:
-            raise ProviderError(Category.PROTOCOL, str(error)) from error
-        except InStreamError as error:
-            raise errors.from_stream(error.body) from error
-        if self._chunks.done:
-            self.done = True
-        elif not data:
-            if not self._chunks.complete:
-                raise ProviderError(Category.STREAM_BROKEN, "the provider's answer ended without its end marker")
-            self.done = True
-        return batch
-
-
 def request_body(request: ChatRequest, model: str) -> dict[str, Any]:
     """The body to send.
 
@@ -204,6 +99,7 @@ def request_body(request: ChatRequest, model: str) -> dict[str, Any]:
 
 def _translated(request: ChatRequest) -> dict[str, Any]:
     """The body of a request that came in another dialect."""
+    refuse_own(request, DIALECT)
     body: dict[str, Any] = {"messages": [turn for message in request.messages for turn in _turns(message)]}
     given = {
         "n": request.n if request.n != 1 else None,
@@ -263,7 +159,7 @@ def _content(part: Part) -> dict[str, Any]:
         case ImagePart(url=url, detail=detail):
             return {"type": "image_url", "image_url": {"url": url, **({"detail": detail} if detail else {})}}
         case OpaquePart(kind=kind):
-            raise ProviderError(Category.BAD_REQUEST, f"{kind!r} parts cannot be sent to an OpenAI-compatible host")
+            raise untranslatable(f"a part of type {kind!r}", DIALECT)
         case _:
             raise ProviderError(Category.BAD_REQUEST, f"{type(part).__name__} cannot stand in a turn's content")
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.events import Extra, SourceEvent, Text, UsageReport, decode, encode
-from gateway.providers._openai_chunks import ChunkDecoder, InStreamError, MalformedChunk
+from gateway.providers._openai_chunks import ChunkDecoder
+from gateway.providers._reading import InStreamError, Malformed
 from tests.properties.chunk_streams import JSON, TEXTS, hostile, streams
 
 
@@ -32,7 +33,7 @@ def outcome(decoder: ChunkDecoder, reads: list[list[bytes]]) -> tuple[list[Sourc
             events += decoder.feed(read)
             if decoder.failure is not None:
                 decoder.feed([])
-    except (MalformedChunk, InStreamError) as error:
+    except (Malformed, InStreamError) as error:
         return events, type(error).__name__
     return events, None
 

@@ -209,12 +209,12 @@ async def parallel_tool_calls_stay_apart(subject: Subject) -> None:
 
 @_claim
 async def unknown_content_is_refused_before_a_byte_is_sent(subject: Subject) -> None:
-    """What this wire cannot say is a `bad_request` that the upstream never hears of."""
+    """What this wire cannot say is `untranslatable`, an error that the upstream never hears of."""
     model = subject.script(Healthy()).model
     hologram = Message(role="user", parts=(OpaquePart(kind="hologram", data={"depth": 3}),))
     outcome = await ask(subject, model, messages=(hologram,))
     assert outcome.error is not None
-    assert outcome.error.category is Category.BAD_REQUEST
+    assert outcome.error.category is Category.UNTRANSLATABLE
     assert not outcome.entered
     assert subject.asked() == 0
     await whole(subject, model)

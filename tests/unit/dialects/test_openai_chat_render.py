@@ -107,7 +107,7 @@ def test_failure_after_content() -> None:
 def test_dialects_own_content() -> None:
     """Audio and lists of parts are shown when they come, not at the end."""
     renderer = StreamRenderer(START)
-    sound = Extra("openai_chat", {"delta": {"audio": {"data": "AA=="}}}, 0)
+    sound = Extra("openai_chat", {"delta": {"audio": {"data": "AA=="}}}, 0, content=True)
     _, data = renderer.render(renderer.initial, [sound], 1, 1)
     assert data_frames(data)[-1].json["choices"][0]["delta"] == {"audio": {"data": "AA=="}}
 

@@ -345,7 +345,7 @@ def test_unknown_part_is_refused_by_name() -> None:
     part = OpaquePart(kind="hologram", data={})
     call = Call("mock", request(messages=(turn("user", "Look"), Message(role="user", parts=(part,)))))
     assert call.error is not None
-    assert call.error.category is Category.BAD_REQUEST
+    assert call.error.category is Category.UNTRANSLATABLE
     assert call.error.failure.param == "messages[1].content"
     assert "hologram" in call.error.failure.message
     assert not call.slept

@@ -116,7 +116,7 @@ def test_unknown_parts_are_refused(beside: tuple[Any, ...]) -> None:
     """A part that this wire cannot say is refused, alone or beside others."""
     with pytest.raises(ProviderError) as caught:
         request_body(asked(*beside, OpaquePart(kind="hologram", data={})), "gpt")
-    assert caught.value.category is C.BAD_REQUEST
+    assert caught.value.category is C.UNTRANSLATABLE
     assert "hologram" in caught.value.failure.message
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from gateway.core.events import Extra, Finish, Reasoning, Refusal, SourceEvent, Text, ToolCall, UsageReport
 from gateway.core.usage import Usage
-from gateway.providers._openai_chunks import DIALECT, ChunkDecoder, InStreamError, MalformedChunk, read_usage
+from gateway.providers._openai_chunks import DIALECT, ChunkDecoder, read_usage
+from gateway.providers._reading import InStreamError, Malformed
 
 
 def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **members: Any) -> bytes:
@@ -136,9 +137,25 @@ def test_reasoning_keeps_its_name() -> None:
     ]
     twice = events(chunk({"reasoning": "a", "reasoning_content": "a"}))
     assert twice == [
-        Extra(DIALECT, {"delta": {"reasoning_content": "a"}}, 0, more=True),
+        Extra(DIALECT, {"delta": {"reasoning_content": "a"}}, 0, more=True, content=True),
         Reasoning(0, "a", "reasoning"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("delta", "said"),
+    [
+        ({"audio": {"data": "AAA="}}, True),
+        ({"content": [{"type": "thinking"}]}, True),
+        ({"role": "assistant", "content": ""}, False),
+        ({"role": "assistant", "content": None}, False),
+    ],
+)
+def test_content_of_the_dialects_own(delta: dict[str, Any], said: bool) -> None:
+    """A part of the answer that has no canonical form is content all the same; a role is none."""
+    (extra,) = events(chunk(delta))
+    assert isinstance(extra, Extra)
+    assert extra.content is said
 
 
 def test_refusal() -> None:
@@ -222,7 +239,7 @@ def test_malformed_among_good() -> None:
     assert decoder.feed([bad, bad, good, bad, bad, good]) == [Text(0, "a"), Text(0, "a")]
     assert decoder.malformed == 4
     assert decoder.feed([good, bad, bad, bad, good]) == [Text(0, "a")]
-    with pytest.raises(MalformedChunk, match="3 malformed"):
+    with pytest.raises(Malformed, match="3 malformed"):
         decoder.feed([])
 
 

@@ -1,0 +1,197 @@
+"""How an adapter reads its answer, whatever the wire: bytes -> framing -> decoder -> batches of events.
+
+An adapter gives three things: a `Framing` (server-sent events, lines), a `Decoder` of its vendor's payloads, and the
+function that tells what an in-stream error means. Everything that has to do with sockets, ends and failures is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gateway.core.errors import Category, ProviderError
+from gateway.upstream.sse import OversizeEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from gateway.upstream.answer import Answer
+    from gateway.upstream.contract import Accept, Batch
+
+MALFORMED_IN_A_ROW = 3
+"""So many malformed payloads in a row are no accident: the host speaks another protocol."""
+
+
+class Malformed(ValueError):
+    """Not what this wire sends: bad JSON or UTF-8, or of another shape."""
+
+
+class InStreamError(Exception):
+    """The provider reported an error inside the stream; `body` is its error member."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__("error in stream")
+        self.body = body
+
+
+class Framing(Protocol):
+    """Bytes in any pieces -> whole payloads. See `upstream.sse.SSEDecoder`."""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The payloads that `chunk` completes.
+
+        Raises:
+            OversizeEvent: no end of a payload within the bound.
+        """
+        ...
+
+    def flush(self) -> list[bytes]:
+        """The payload that the end of the body left without its end."""
+        ...
+
+
+class Decoder(Protocol):
+    """One stream's payloads -> events.
+
+    `done`: the terminal marker was seen. `complete`: the body may end here. `malformed`: payloads that were skipped.
+    `failure`: set when good payloads stood before a failure in the same read; the next `feed` raises it.
+    """
+
+    done: bool
+    malformed: int
+    failure: Malformed | InStreamError | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the body may end here."""
+        ...
+
+    def feed(self, payloads: list[bytes]) -> Batch:
+        """The events of whole payloads, in order.
+
+        Raises:
+            Malformed: too many malformed payloads in a row.
+            InStreamError: the provider says that it failed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """What is special about one vendor's answers."""
+
+    framing: Callable[[], Framing]
+    decoder: Callable[[], Decoder]
+    from_stream: Callable[[Any], ProviderError]
+
+
+class Asking:
+    """One exchange, as the context manager that an adapter's `stream` returns.
+
+    `check(answer)` raises when the head is an error, or none of a stream.
+    """
+
+    __slots__ = ("_check", "_posting", "_reading", "_wire")
+
+    def __init__(
+        self, posting: AbstractAsyncContextManager[Answer], check: Callable[[Answer], Awaitable[None]], wire: Wire
+    ) -> None:
+        self._posting, self._check, self._wire = posting, check, wire
+        self._reading: Reading | None = None
+
+    async def __aenter__(self) -> AsyncIterator[Batch]:
+        answer = await self._posting.__aenter__()
+        try:
+            await self._check(answer)
+        except BaseException:
+            await self._posting.__aexit__(*sys.exc_info())
+            raise
+        self._reading = Reading(answer, self._wire)
+        return self._reading
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._reading is not None and self._reading.done:
+                await self._reading.answer.drain()
+        finally:
+            await self._posting.__aexit__(kind, error, traceback)
+
+
+class Reading:
+    """The iterator of one answer: one batch a read."""
+
+    __slots__ = ("_decoder", "_framing", "_from_stream", "answer", "done")
+
+    def __init__(self, answer: Answer, wire: Wire) -> None:
+        self.answer = answer
+        self._framing, self._decoder, self._from_stream = wire.framing(), wire.decoder(), wire.from_stream
+        self.done = False
+
+    def __aiter__(self) -> AsyncIterator[Batch]:
+        return self
+
+    async def __anext__(self) -> Batch:
+        if self.done:
+            raise StopAsyncIteration
+        return self._digest(await self.answer.read() if self._decoder.failure is None else b"")
+
+    async def pump(self, accept: Accept) -> bool:
+        """Give every batch to `accept` from where it arrives; see `upstream.contract.Pumped`."""
+        over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        take = self.answer.take
+
+        def arrived() -> bool:
+            """Digest what one read gave. Returns whether more is wanted."""
+            if over.done():
+                return False
+            try:
+                data = take() if self._decoder.failure is None else b""
+                if data is None:
+                    return False
+                wanted = accept(self._digest(data))
+            except ProviderError as error:
+                over.set_exception(error)
+                return False
+            if not wanted or self.done:
+                over.set_result(not wanted)
+                return False
+            return self._decoder.failure is None or arrived()  # a failure comes behind what was good before it
+
+        if self.done:
+            return False
+        if not self.answer.push_to(arrived):
+            return await self._pump_by_reading(accept)
+        try:
+            while arrived():
+                pass
+            return await over
+        finally:
+            self.answer.push_to(None)
+
+    async def _pump_by_reading(self, accept: Accept) -> bool:
+        async for batch in self:
+            if not accept(batch):
+                return True
+        return False
+
+    def _digest(self, data: bytes) -> Batch:
+        """The events of what one read gave; empty data is the end of the body."""
+        try:
+            batch = self._decoder.feed(self._framing.feed(data) if data else self._framing.flush())
+        except (Malformed, OversizeEvent) as error:
+            raise ProviderError(Category.PROTOCOL, str(error)) from error
+        except InStreamError as error:
+            raise self._from_stream(error.body) from error
+        if self._decoder.done:
+            self.done = True
+        elif not data:
+            if not self._decoder.complete:
+                raise ProviderError(Category.STREAM_BROKEN, "the provider's answer ended without its end marker")
+            self.done = True
+        return batch
