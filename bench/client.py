@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic_ns
 
-from bench.wire import DONE, EXTRA_FRAMES, FRAME, HOST, LAST_CHUNK, STAMP
+from bench.wire import DONE, EXTRA_FRAMES, FRAME, HOST, LAST_CHUNK, LONGEST_END, STAMP
 
 _MAX_ERRORS = 5
 _NEVER = 1 << 62
@@ -37,10 +37,13 @@ class Reader(asyncio.Protocol):
     """Sends `request` when told to and reads the answer; `on_end` is called after a complete one.
 
     `frames` counts over all answers of this connection. `expected` is the number of content chunks that an answer has
-    to bring; 0 means that it does not end.
+    to bring; 0 means that it does not end. `mark` is what stands at the end of a whole answer.
     """
 
-    def __init__(self, request: bytes, expected: int, tally: Tally, on_end: Callable[["Reader"], None]) -> None:
+    def __init__(
+        self, request: bytes, expected: int, tally: Tally, on_end: Callable[["Reader"], None], mark: bytes = DONE
+    ) -> None:
+        self._mark = mark
         self._request, self._expected, self._tally, self._on_end = request, expected, tally, on_end
         self._transport: asyncio.Transport | None = None
         self._head: bytes | None = None
@@ -84,8 +87,8 @@ class Reader(asyncio.Protocol):
         if self.frames >= self._sample_at:
             self._sample(data)
         if data.endswith(LAST_CHUNK):
-            self._end(done=self._done or DONE in data)
-        elif data.endswith(b"\n\n\r\n") and DONE in data[-32:]:
+            self._end(done=self._done or self._mark in data)
+        elif data.endswith(b"\n\n\r\n") and self._mark in data[-LONGEST_END:]:
             self._done = True
 
     def _begin(self, data: bytes) -> bytes:
@@ -116,7 +119,7 @@ class Reader(asyncio.Protocol):
         frames = self.frames - self._begin_frames
         self.busy = False
         if not done or frames < self._expected + EXTRA_FRAMES - 1:
-            self._tally.fail(f"ended after {frames} frames, [DONE] {'seen' if done else 'missing'}")
+            self._tally.fail(f"ended after {frames} frames, its last {'seen' if done else 'missing'}")
         else:
             self._tally.complete += 1
         self._on_end(self)
@@ -169,5 +172,5 @@ class ExactReader(Reader):
     def _count(self, pieces: list[bytes]) -> None:
         payload = b"".join(pieces)
         self.frames += payload.count(FRAME) - self._tail.count(FRAME)
-        self._done = self._done or DONE in payload
-        self._tail = payload[1 - len(DONE) :]
+        self._done = self._done or self._mark in payload
+        self._tail = payload[1 - len(self._mark) :]

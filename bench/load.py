@@ -21,7 +21,7 @@ import uvloop
 
 from bench import proc
 from bench.client import ExactReader, Reader, Tally
-from bench.wire import request, script
+from bench.wire import ENDS, Wire, request, script
 
 _OPEN_AT_ONCE = 20
 _POLL_S = 0.05
@@ -34,7 +34,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     whose CPU and memory are read; the generator adds itself as `load`. `warm_s` lies between the ramp and the window,
     `settle_s` is how long streams may take to end after it. `idle` streams are never to end: they are left when the
     window closes. `cores` are those of which the time that nothing watched has used is told. `sample_every`: one relay
-    latency per so many chunks of a stream. `gap_s` is a pause between an answer and the next request.
+    latency per so many chunks of a stream. `wire` is the client's dialect. `gap_s` is a pause between an answer and the
+    next request.
     """
 
     kind: Literal["hold", "loop"]
@@ -42,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     script: str
     streams: int
+    wire: Wire = "openai"
     window_s: float
     warm_s: float = 1.0
     ramp_s: float = 0.0
@@ -111,8 +113,8 @@ class Generator:
         kind = ExactReader if plan.exact else Reader
         known = script(plan.script)
         expected = known.chunks if known and known.ends else 0
-        payload = request(plan.port, plan.model)
-        self._readers = [kind(payload, expected, self._tally, self._again) for _ in range(plan.streams)]
+        payload, mark = request(plan.port, plan.model, wire=plan.wire), ENDS[plan.wire]
+        self._readers = [kind(payload, expected, self._tally, self._again, mark) for _ in range(plan.streams)]
 
     def _again(self, reader: Reader) -> None:
         if self._plan.kind == "loop" and not self._stopping:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ import msgspec
 
 from bench import control, load, proc
 from bench.targets import Rig, Target, direct
+from bench.wire import Wire
 
 Figures = dict[str, float]
 _T = TypeVar("_T")
@@ -178,7 +179,7 @@ def unpaced(session: Session, target: Target) -> Figures:
     }
 
 
-def _paced(session: Session, target: Target, streams: int, window_s: float) -> load.Result:
+def _paced(session: Session, target: Target, streams: int, window_s: float, dialect: Wire = "openai") -> load.Result:
     warm_s, ramp_s = session.scale.warm_s, streams / 300
     chunks = round((ramp_s + warm_s + window_s + 0.5) * _RATE)
     return session.drive(
@@ -186,6 +187,7 @@ def _paced(session: Session, target: Target, streams: int, window_s: float) -> l
         f"bench-p{_RATE}-{chunks}",
         kind="hold",
         streams=streams,
+        wire=dialect,
         ramp_s=ramp_s,
         warm_s=warm_s,
         window_s=window_s,
@@ -209,6 +211,37 @@ def p400(session: Session, target: Target) -> Figures:
         if name in result.cpu_s:
             figures[key] = _per(result.cpu_s[name], result.frames, 1e6)
     return figures
+
+
+_ROUTES: dict[Wire, str] = {"openai": "bench/", "anthropic": "claude/"}
+
+
+def translation(session: Session, target: Target) -> Figures:
+    """CPU per chunk of p400, each client dialect over each provider wire; what translating adds. Atlas only.
+
+    `relay_*`: client and provider speak the same; `from_*`: the provider speaks that, the client the other one. Added
+    is what a translated chunk costs above the cheaper of the two relays.
+    """
+    if not target.is_atlas:
+        return {}
+    costs: Figures = {}
+    for wire, route in _ROUTES.items():
+        for dialect in _ROUTES:
+            key = f"relay_{wire}_us" if dialect == wire else f"from_{wire}_us"
+            costs[key] = _dialect_cost(session, replace(target, prefix=route), dialect)
+    relay = min(cost for key, cost in costs.items() if key.startswith("relay_"))
+    added = {f"added_{key}": cost - relay for key, cost in costs.items() if key.startswith("from_")}
+    return {**costs, **added}
+
+
+def _dialect_cost(session: Session, target: Target, dialect: Wire) -> float:
+    """Microseconds of CPU per chunk, of 400 paced streams."""
+    result = _paced(session, target, 400, session.scale.p400_s, dialect)
+    session.check_rig(target, f"translation, {target.prefix}* for {dialect}", result)
+    delivered = result.frames / result.seconds
+    if delivered < 0.99 * 400 * _RATE:
+        session.notes.append(f"{target.name}: {target.prefix}* for {dialect}: only {delivered:,.0f} chunks/s delivered")
+    return _per(result.cpu_s["target"], result.frames, 1e6)
 
 
 def sustained(session: Session, target: Target) -> Figures:
@@ -295,6 +328,7 @@ MEASURES: dict[str, Callable[[Session, Target], Figures]] = {
     "requests": requests,
     "unpaced": unpaced,
     "p400": p400,
+    "translation": translation,
     "sustained": sustained,
     "control": control_effect,
 }

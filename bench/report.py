@@ -51,6 +51,12 @@ _ROWS = (
     Row(key="p400_cpu_us", label=_CHUNK, must=_at(2.4, _YARDSTICK), stretch=_at(1.5, _YARDSTICK)),
     Row(key="p400_p99_ms", label=_P99),
     Row(key="p400_p50_ms", label="relay p50 ms, p400"),
+    Row(key="relay_openai_us", label="CPU us per chunk, p400, OpenAI relayed as OpenAI"),
+    Row(key="relay_anthropic_us", label="CPU us per chunk, p400, Anthropic relayed as Anthropic"),
+    Row(key="from_anthropic_us", label="CPU us per chunk, p400, Anthropic translated to OpenAI"),
+    Row(key="from_openai_us", label="CPU us per chunk, p400, OpenAI translated to Anthropic"),
+    Row(key="added_from_anthropic_us", label="added by translation from Anthropic, us per chunk", must=_at(6)),
+    Row(key="added_from_openai_us", label="added by translation from OpenAI, us per chunk", must=_at(6)),
     Row(
         key="sustained_per_s",
         label="sustained chunks/s, p99 <= 20 ms",

@@ -64,8 +64,10 @@ server: {{host: {host}, port: {port}}}
 journal: {journal}
 endpoints:
   - {{name: up, kind: openai_chat, base_url: "http://{host}:{upstream}/v1", keys: [bench], model: "*"}}
+  - {{name: claude, kind: anthropic, base_url: "http://{host}:{upstream}", keys: [bench], model: "*"}}
 routes:
   - {{model: "bench/*", endpoints: [up]}}
+  - {{model: "claude/*", endpoints: [claude]}}
 """
 
 

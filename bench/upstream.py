@@ -1,4 +1,4 @@
-"""A canned OpenAI-compatible upstream, as cheap as Python can make it: it shares its core with the load generator.
+"""A canned upstream of two wires, as cheap as Python can make it: it shares its core with the load generator.
 
 1. One timer wheel of 1 ms slots drives all paced streams; new streams take the slots of their period in turn, so that
    400 streams at 50 a second are 20 writes every millisecond and not 400 every 20 ms.
@@ -21,12 +21,13 @@ from time import monotonic_ns
 
 import uvloop
 
-from bench.wire import HOST, Script, script
+from bench.wire import HOST, PATHS, Script, Wire, script
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _MODEL = re.compile(rb'"model" ?: ?"([^"]+)"')
 _USER = re.compile(rb'"user" ?: ?"([^"]+)"')
+_POSTS = {wire: f"POST {path}".encode() for wire, path in PATHS.items()}
 _MAX_CLOSED = 100_000
 _SLOTS = 1024  # of 1 ms; the slowest pace is thus one chunk a second
 _TICK_S = 0.001  # the loop's own resolution: a shorter delay would spin
@@ -145,14 +146,16 @@ class Connection(asyncio.Protocol):
             self._received = data
             return
         self._received = b""
-        if data.startswith(b"POST /v1/chat/completions"):
-            self._answer(data)
+        if data.startswith(_POSTS["openai"]):
+            self._answer(data, "openai")
+        elif data.startswith(_POSTS["anthropic"]):
+            self._answer(data, "anthropic")
         else:
             self._tell(data.split(b" ", 2)[1])
 
-    def _answer(self, data: bytes) -> None:
+    def _answer(self, data: bytes, wire: Wire) -> None:
         model, user = _MODEL.search(data), _USER.search(data)
-        plan = script(model[1].decode()) if model else None
+        plan = script(model[1].decode(), wire) if model else None
         if plan is None:
             self._json({"error": {"message": "unknown model", "code": "model_not_found"}}, status="404 Not Found")
             return

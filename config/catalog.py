@@ -9,39 +9,39 @@ from config.section import MISSING_WIRES
 
 
 def found_vendors(environ: Mapping[str, str]) -> Iterator[tuple[str, Preset]]:
-    """The rows of the presets whose variable is set and not empty."""
+    """The rows of the presets that the environment names."""
     for name, preset in presets().items():
-        if environ.get(preset.key_env or "") or environ.get(preset.host_env or ""):
+        if preset.is_wanted(environ):
             yield name, preset
 
 
 def catalog_layer(environ: Mapping[str, str]) -> Layer:
-    """A wildcard endpoint and route for each vendor that was found and whose wire is built."""
+    """A wildcard endpoint and route for each vendor that was found, whose wire is built and whose address is known."""
     endpoints: list[dict[str, Any]] = []
     places: dict[tuple[str | int, ...], str] = {}
     for name, preset in found_vendors(environ):
-        if preset.kind in MISSING_WIRES:
+        address = preset.address(environ)
+        if preset.kind in MISSING_WIRES or address is None:
             continue
-        places["endpoints", len(endpoints)] = str(preset.key_env)
-        places["endpoints", len(endpoints), "base_url"] = preset.url_env or name
-        endpoints.append(_endpoint(name, preset, environ))
+        places["endpoints", len(endpoints)] = places["endpoints", len(endpoints), "keys"] = _variable(preset)
+        places["endpoints", len(endpoints), "base_url"] = preset.host_env or preset.url_env or name
+        endpoints.append(_endpoint(name, address, environ.get(preset.key_env or "")))
     routes = [{"model": f"{endpoint['name']}/*", "endpoints": [endpoint["name"]]} for endpoint in endpoints]
     return Layer(data={"endpoints": endpoints, "routes": routes}, places=places)
 
 
 def catalog_notes(environ: Mapping[str, str]) -> Iterator[str]:
-    """A line for each vendor that was found and cannot be served yet."""
+    """A line for each vendor that was found and cannot be served."""
     for name, preset in found_vendors(environ):
         if preset.kind in MISSING_WIRES:
-            variable = preset.key_env or preset.host_env
-            yield f"{variable} is set, but the {name} wire is not built yet: {name}/* is not served"
+            yield f"{_variable(preset)} is set, but the {name} wire is not built yet: {name}/* is not served"
+        elif preset.address(environ) is None:
+            yield f"{_variable(preset)} is set, but {preset.url_env} is not: {name}/* is not served"
 
 
-def _endpoint(name: str, preset: Preset, environ: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "preset": name,
-        "base_url": environ.get(preset.url_env or "") or preset.base_url,
-        "keys": [environ[str(preset.key_env)]],
-        "model": "*",
-    }
+def _variable(preset: Preset) -> str:
+    return str(preset.host_env or preset.key_env)
+
+
+def _endpoint(name: str, address: str, key: str | None) -> dict[str, Any]:
+    return {"name": name, "preset": name, "base_url": address, "keys": [key] if key else [], "model": "*"}

@@ -1,18 +1,27 @@
 """Where answers come from: endpoints, and the routes that name them by the model a client asks for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, cast
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from config.presets import presets
+from config.presets import Preset, presets
 from config.problems import Loc, did_you_mean
 from config.section import Section
-from config.values import Module, Name, Seconds, Secret, Url, Word, none_word, off_word
+from config.values import HeaderName, HeaderSecret, Module, Name, Seconds, Url, Word, host_url, none_word, off_word
 
 Continuation: TypeAlias = Literal["none", "prefill", "replay", "instruct", "resume"]
 Strategy: TypeAlias = Word
 MidStream: TypeAlias = Literal["off", "safe", "continue"]
+Usd: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Auth: TypeAlias = Literal["bearer", "api-key", "x-api-key"]
+
+# They say how a message is framed or where it goes: those are the transport's.
+_OWN_HEADERS = frozenset({
+    "accept-encoding", "connection", "content-length", "content-type", "expect", "host", "te", "transfer-encoding",
+    "upgrade",
+})  # fmt: skip
 
 
 class Timeouts(Section):
@@ -33,23 +42,44 @@ class Limits(Section):
     tpm: Annotated[int, Field(ge=1)] | None = None
 
 
+class Price(Section):
+    """USD for a million tokens.
+
+    Cached and cache-creation tokens count as input where they have no price of their own, reasoning as output.
+    """
+
+    input: Usd
+    output: Usd
+    cached: Usd | None = None
+    cache_creation: Usd | None = None
+    reasoning: Usd | None = None
+
+
 class Endpoint(Section):
     """One account of one vendor API.
 
-    `kind` is the name of a module in `gateway.providers`; a `preset` fills `kind` and `base_url` where they are absent.
-    `model` is the provider's own name; `*` passes on what a wildcard route matched. `keys` are tried in turn.
+    `kind` is the name of a module in `gateway.providers`; a `preset` fills in what is absent and the vendor needs:
+    `kind`, `base_url`, `auth`, `stops_on_close`, `timeouts`. `model` is the provider's own name; `*` passes on what a
+    wildcard route matched. `keys` are tried in turn; `auth` is how they are sent. `headers` go out with every request,
+    in place of Atlas's own of the same name. `stops_on_close`: whether closing the socket stops the generation and the
+    bill.
+    `price` goes before the price list that comes with Atlas.
     """
 
     name: Name
     kind: Module = "openai_chat"
     preset: str | None = None
     base_url: Annotated[Url | None, Field(repr=False)] = None
-    keys: tuple[Secret, ...] = ()
+    keys: tuple[HeaderSecret, ...] = ()
+    auth: Auth | None = None
+    headers: dict[HeaderName, HeaderSecret] = Field(default_factory=dict)
     model: Word
     timeouts: Timeouts = Timeouts()
     proxy: Annotated[Url | None, Field(repr=False)] = None
     ca_file: Word | None = None
     limits: Limits = Limits()
+    price: Price | None = None
+    stops_on_close: bool = True
     continuation: Annotated[Continuation, BeforeValidator(none_word)] = "none"
 
     @model_validator(mode="before")
@@ -59,7 +89,7 @@ class Endpoint(Section):
             return data
         given = cast("dict[str, Any]", data)
         preset = presets().get(str(given.get("preset")))
-        return given if preset is None else {"kind": preset.kind, "base_url": preset.base_url, **given}
+        return given if preset is None else _filled(given, preset)
 
     @field_validator("preset")
     @classmethod
@@ -68,11 +98,38 @@ class Endpoint(Section):
             raise ValueError(f"there is no preset {value!r}{did_you_mean(value, presets())}")
         return value
 
+    @field_validator("headers")
+    @classmethod
+    def _leaves_framing_alone(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(_OWN_HEADERS & value.keys()):
+            raise ValueError(f"{', '.join(taken)} cannot be set: Atlas needs it for itself")
+        return value
+
     @model_validator(mode="after")
     def _has_address(self) -> "Endpoint":
         if self.base_url is None and self.kind != "mock":
-            raise ValueError("base_url is required, unless preset or kind mock is given")
+            raise ValueError("base_url is required, unless kind is mock or the preset has an address")
         return self
+
+    @property
+    def quirks(self) -> Mapping[str, Any]:
+        """What the adapter must know of this vendor's host."""
+        preset = presets().get(self.preset or "")
+        return preset.quirks if preset is not None and preset.kind == self.kind else {}
+
+
+def _filled(given: dict[str, Any], preset: Preset) -> dict[str, Any]:
+    """The endpoint as written, with the preset's members where it is silent."""
+    found: dict[str, Any] = {
+        "kind": preset.kind, "base_url": preset.base_url, "auth": preset.auth, "stops_on_close": preset.stops_on_close,
+        **given,
+    }  # fmt: skip
+    timeouts = given.get("timeouts", {})
+    if isinstance(timeouts, dict):
+        found["timeouts"] = {**preset.timeouts, **cast("dict[str, Any]", timeouts)}
+    if preset.host_env is not None and isinstance(found["base_url"], str):
+        found["base_url"] = host_url(found["base_url"], urlsplit(preset.base_url or "").port or 80)
+    return found
 
 
 class Fallback(Section):

@@ -7,12 +7,13 @@ is empty counts as not set.
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from config.keys import PEPPER_VARIABLE
 from config.layers import Layer, members_at
 from config.problems import Loc, Problem, nearest
 from config.yaml_lines import Reading
 
 _PREFIX = "ATLAS_"
-RESERVED = ("ATLAS_CONFIG", "ATLAS_RECORDINGS", "ATLAS_KEY_PEPPER", "ATLAS_URL")
+RESERVED = ("ATLAS_CONFIG", "ATLAS_RECORDINGS", "ATLAS_URL", "ATLAS_KEY")
 """Names with the prefix that are no settings."""
 
 
@@ -40,7 +41,7 @@ def _loc_of(name: str) -> Loc:
 
 
 def _read(name: str, text: str, problems: list[Problem]) -> Any:
-    if not text.lstrip().startswith(("[", "{")):
+    if name == PEPPER_VARIABLE or not text.lstrip().startswith(("[", "{")):
         return text
     reading = Reading(name=name, variables=None)
     value = reading.read(text)

@@ -16,7 +16,7 @@ from config.problems import ConfigError, Loc, Problem, did_you_mean
 from config.settings import Settings
 
 _CONSEQUENCES = frozenset({"default_factory_not_called"})  # of another error in the same section
-_SECRETIVE = frozenset({"keys", "base_url", "proxy", "url", "agents"})
+_SECRETIVE = frozenset({"keys", "key_pepper", "headers", "base_url", "proxy", "url", "agents"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,15 +23,20 @@ def process_environment() -> dict[str, str]:
 
 
 def load(
-    path: Path | None, environ: Mapping[str, str], *, host: str | None = None, port: int | None = None
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    insecure: bool | None = None,
 ) -> Settings:
     """The effective settings.
 
-    `path` is the file; without it `ATLAS_CONFIG` of `environ` names one; without that there is none. `host` and `port`
+    `path` is the file; without it `ATLAS_CONFIG` of `environ` names one; without that there is none. The others
     are the flags' values. Raises ConfigError.
     """
     path = path or (Path(environ["ATLAS_CONFIG"]) if environ.get("ATLAS_CONFIG") else None)
-    above = [flags_layer(host=host, port=port), environment_layer(environ)]
+    above = [flags_layer(host=host, port=port, insecure=insecure), environment_layer(environ)]
     chosen = path is not None or _names_endpoints(above[1])
     below = file_layer(path, environ) if path else Layer() if chosen else catalog_layer(environ)
     settings = settings_from([*above, below])

@@ -37,7 +37,7 @@ def _one_of(*missing: object, instead: str) -> NotBuilt:
     return NotBuilt(refuses=lambda value: value in missing, instead=instead)
 
 
-MISSING_WIRES = ("anthropic", "gemini", "ollama")
+MISSING_WIRES = ("gemini",)
 """Kinds of endpoint that the presets name and no provider module speaks yet."""
 
 NOT_BUILT: dict[str, NotBuilt] = {
@@ -46,14 +46,14 @@ NOT_BUILT: dict[str, NotBuilt] = {
     "Journal.degrade": _switched_on(instead="leave it out: it belongs to the redis journal"),
     "Journal.lease_s": _other_than(6.0, instead="leave it out: it belongs to the redis journal"),
     "Journal.poll_s": _other_than(1.0, instead="leave it out: it belongs to the redis journal"),
-    "Endpoint.kind": _one_of(*MISSING_WIRES, instead="use openai_chat or mock"),
+    "Endpoint.kind": _one_of(*MISSING_WIRES, instead="use the preset gemini-openai"),
     "Endpoint.continuation": _other_than("none", instead="use none"),
     "Limits.rpm": _other_than(None, instead="leave it out"),
     "Limits.tpm": _other_than(None, instead="leave it out"),
     "Route.strategy": _other_than("priority", instead="use priority"),
     "Fallback.mid_stream": _one_of("continue", instead="use safe or off"),
     "Streams.recovery": _switched_on(instead="use false"),
-    "Settings.keys": _switched_on(instead="leave it empty and serve loopback only"),
+    "Key.budgets": _switched_on(instead="leave it out"),
     "Settings.agents": _switched_on(instead="leave it empty"),
 }
 

@@ -11,11 +11,12 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.endpoints import Endpoint, Fallback, Limits, Route, Timeouts, contradictions
+from config.keys import Key, Pepper, key_contradictions
 from config.section import Section, check_built
 from config.values import Seconds, Size, Word, is_loopback
 
 __all__ = [
-    "Endpoint", "Fallback", "Journal", "Limits", "Mock", "Route", "Server", "Settings", "Streams", "Timeouts",
+    "Endpoint", "Fallback", "Journal", "Key", "Limits", "Mock", "Route", "Server", "Settings", "Streams", "Timeouts",
 ]  # fmt: skip
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -27,7 +28,11 @@ def _hosts_for(data: dict[str, Any]) -> tuple[str, ...]:
 
 
 class Server(Section):
-    """The HTTP side. `allowed_hosts` defaults to loopback names when bound to loopback, else to `*`, all of them."""
+    """The HTTP side.
+
+    `allowed_hosts` defaults to loopback names when bound to loopback, else to `*`, all of them. `insecure`: serve other
+    machines although there are no keys.
+    """
 
     host: Word = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
@@ -37,6 +42,7 @@ class Server(Section):
     cors_origins: tuple[Word, ...] = ()
     heartbeat_s: Seconds = 10.0
     log_level: LogLevel = "info"
+    insecure: bool = False
 
 
 class Journal(Section):
@@ -76,7 +82,8 @@ class Streams(Section):
 class Settings(BaseSettings):
     """Everything that an operator decides.
 
-    `notes` are lines for the operator about what was found and not used; they are printed at start.
+    `notes` are lines for the operator about what was found and not used; they are printed at start. `key_pepper` is the
+    environment variable `ATLAS_KEY_PEPPER`, which does not belong into the file that holds the hashes.
     """
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -86,7 +93,8 @@ class Settings(BaseSettings):
     mock: Mock = Mock()
     endpoints: tuple[Endpoint, ...] = ()
     routes: tuple[Route, ...] = ()
-    keys: tuple[dict[str, Any], ...] = ()
+    keys: tuple[Key, ...] = ()
+    key_pepper: Pepper | None = None
     streams: Streams = Streams()
     agents: tuple[dict[str, Any], ...] = ()
 
@@ -111,7 +119,10 @@ class Settings(BaseSettings):
     def _is_consistent(self) -> "Settings":
         found = [
             InitErrorDetails(type=PydanticCustomError("contradiction", "{said}", {"said": said}), loc=loc, input=None)
-            for loc, said in contradictions(self.endpoints, self.routes)
+            for loc, said in (
+                *contradictions(self.endpoints, self.routes),
+                *key_contradictions(self.keys, self.key_pepper),
+            )
         ]
         if found:
             raise ValidationError.from_exception_data("Settings", found)

@@ -5,9 +5,10 @@ import re
 from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 
 _SIZE = re.compile(r"([0-9]{1,15})\s*(B|[KMG]i?B)?", re.IGNORECASE)
+_UNSENDABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]|[^\x00-\xff]")
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -35,6 +36,42 @@ def check_url(value: str) -> str:
     if not usable or re.search(r"\s", value):
         raise ValueError(wrong)
     return value.rstrip("/")
+
+
+def host_url(value: str, port: int) -> str:
+    """The URL of a server named as OLLAMA_HOST names one: `host`, `host:port`, `:port` or a URL.
+
+    A host alone has `port`, a URL the port of its scheme (github.com/ollama/ollama, envconfig). An address to bind to,
+    `0.0.0.0` or `[::]`, is this machine. What cannot be read so is returned as it came, for `check_url` to refuse.
+    """
+    plain = value.strip().strip("\"'").strip()
+    try:
+        parts = urlsplit(plain if "://" in plain else f"http://{_bracketed(plain)}")
+        host, given = parts.hostname or "127.0.0.1", parts.port
+    except ValueError:
+        return value
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - replaced, not bound to
+    default = None if "://" in plain else port
+    user, at, _ = parts.netloc.rpartition("@")
+    shown = f"[{host}]" if ":" in host else host
+    number = default if given is None else given
+    netloc = f"{user}{at}{shown}" + ("" if number is None else f":{number}")
+    return parts._replace(netloc=netloc).geturl().rstrip("/")
+
+
+def _bracketed(host: str) -> str:
+    """A bare IPv6 address in brackets."""
+    try:
+        return f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
+    except ValueError:
+        return host
+
+
+def check_header(value: SecretStr) -> SecretStr:
+    """A value that an HTTP header can carry; raises ValueError, which does not quote it, for any other."""
+    if _UNSENDABLE.search(value.get_secret_value()):
+        raise ValueError("holds a control character (a line end at its end?) or a letter that no HTTP header can carry")
+    return value
 
 
 def is_loopback(host: str) -> bool:
@@ -67,4 +104,5 @@ Word: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=256)
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Module: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Url: TypeAlias = Annotated[str, BeforeValidator(_checked)]
-Secret: TypeAlias = Annotated[SecretStr, Field(min_length=1)]
+HeaderSecret: TypeAlias = Annotated[SecretStr, Field(min_length=1), AfterValidator(check_header)]
+HeaderName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$", to_lower=True)]

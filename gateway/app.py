@@ -15,17 +15,25 @@ from fastapi import FastAPI
 
 from gateway import __version__
 from gateway.api import errors, models, ops, streams
-from gateway.api.chat_completions import ROUTE as CHAT_ROUTE
-from gateway.api.chat_completions import ChatCompletions
+from gateway.api.auth import Key, Keyring, check_declared
+from gateway.api.count_tokens import CountTokens
 from gateway.api.deps import Limits, Services
 from gateway.api.edge import Edge
-from gateway.api.openapi import describe_chat
+from gateway.api.inference import Inference
+from gateway.api.openapi import describe_hot
+from gateway.api.paths import CHAT, COUNT_TOKENS, MESSAGES
 from gateway.api.sse import Pace
 from gateway.core.clock import Clock, SystemClock
+from gateway.core.keys import parse_digest
+from gateway.core.principal import Principal
+from gateway.core.principal import Scope as KeyScope
+from gateway.dialects.catalog import ANTHROPIC_MESSAGES, OPENAI_CHAT
 from gateway.pipeline import Pipeline
 from gateway.pool.endpoint import Endpoint
 from gateway.pool.group import ProviderGroup
+from gateway.pool.prices import FREE, Price, PriceList, Tariff
 from gateway.pool.routes import RouteTable
+from gateway.pool.settlement import Books
 from gateway.providers.mock import MODELS as MOCK_MODELS
 from gateway.providers.mock import MockProvider
 from gateway.streams.control import StreamControl
@@ -35,14 +43,18 @@ from gateway.streams.journal_memory import Bounds, MemoryJournal
 from gateway.streams.session import Policy
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.contract import Timeouts
+from gateway.upstream.fixed_headers import FixedHeaders
 from gateway.upstream.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from config.settings import Endpoint as EndpointSettings
+    from config.settings import Key as KeySettings
     from config.settings import Settings
+    from gateway.api.edge import HotRoute
     from gateway.api.exchange import Receive, Scope, Send
+    from gateway.pool.settlement import OnSettled
     from gateway.upstream.contract import Provider
 
 MOCK = "mock"
@@ -66,11 +78,14 @@ class Atlas(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def create(settings: Settings, *, clock: Clock | None = None) -> Atlas:
-    """Build an app. Two apps in one process share nothing.
+def create(
+    settings: Settings, *, clock: Clock | None = None, on_settled: OnSettled = lambda _settlement: None
+) -> Atlas:
+    """Build an app. Two apps in one process share nothing. `on_settled` is told of each leg's bill.
 
     Raises:
         ValueError: an endpoint names a kind that does not exist.
+        TypeError: a route does not declare who may call it.
     """
     clock = clock or SystemClock()
     metrics, hub = Metrics(), Hub()
@@ -81,15 +96,18 @@ def create(settings: Settings, *, clock: Clock | None = None) -> Atlas:
         journal, hub, clock,
         on_control=lambda op, result: metrics.control(op, result).inc(),
         on_close=metrics.cancel_to_close.observe,
+        on_wasted=metrics.wasted_tokens.inc,
     )  # fmt: skip
     pipeline = Pipeline(
         routes=routes, journal=journal, hub=hub, policy=_policy(settings), clock=clock, metrics=metrics,
+        books=Books(_prices(settings), clock), on_settled=on_settled,
         on_pause_expiry=settings.streams.on_pause_expiry,
     )  # fmt: skip
     services = Services(
         pipeline=pipeline,
         control=control,
         routes=routes,
+        keyring=_keyring(settings, clock),
         metrics=metrics,
         clock=clock,
         pace=Pace(heartbeat_s=settings.server.heartbeat_s, status_wait_s=settings.streams.status_wait_s),
@@ -101,16 +119,39 @@ def create(settings: Settings, *, clock: Clock | None = None) -> Atlas:
         title="Atlas", version=__version__, redirect_slashes=False, lifespan=_lifespan(pipeline, keeper, providers)
     )
     app.services = services
-    app.edge = Edge(services, {("POST", CHAT_ROUTE): ChatCompletions(services)}, app.framework)
+    app.edge = Edge(services, _hot(services), app.framework)
     for router in (
-        describe_chat(CHAT_ROUTE),
+        describe_hot(),
         streams.StreamRoutes(services).router(),
         models.router(services),
         ops.router(services),
     ):
         app.include_router(router)
     errors.install(app)
+    check_declared(app.routes)
     return app
+
+
+def _hot(services: Services) -> dict[tuple[str, str], HotRoute]:
+    """The routes that the edge answers itself."""
+    return {
+        ("POST", CHAT): Inference(services, OPENAI_CHAT),
+        ("POST", MESSAGES): Inference(services, ANTHROPIC_MESSAGES),
+        ("POST", COUNT_TOKENS): CountTokens(services),
+    }
+
+
+def _keyring(settings: Settings, clock: Clock) -> Keyring:
+    def key(row: KeySettings) -> Key:
+        who = Principal(row.tenant, row.id, frozenset(map(KeyScope, row.scopes)))
+        return Key(
+            digest=parse_digest(row.hash),
+            principal=who,
+            expires=None if row.expires is None else row.expires.timestamp(),
+        )
+
+    pepper = "" if settings.key_pepper is None else settings.key_pepper.get_secret_value()
+    return Keyring(map(key, settings.keys), pepper.encode(), clock)
 
 
 def _lifespan(pipeline: Pipeline, keeper: Housekeeper, providers: list[Provider]) -> Any:
@@ -138,9 +179,22 @@ def _groups(settings: Settings, metrics: Metrics, clock: Clock, providers: list[
         metrics.upstream_requests(endpoint, outcome).inc()
         metrics.upstream_seconds(endpoint).observe(seconds)
 
+    def on_unmapped(endpoint: str, status: int) -> None:
+        metrics.unmapped_errors(endpoint, str(status)).inc()
+
+    def on_malformed(endpoint: str, count: int) -> None:
+        metrics.malformed_events(endpoint).inc(count)
+
     def group(model: str, endpoints: tuple[Endpoint, ...]) -> ProviderGroup:
-        rng = random.Random()  # jitter only
-        return ProviderGroup(model=model, endpoints=endpoints, rng=rng, clock=clock.monotonic, on_attempt=on_attempt)
+        return ProviderGroup(
+            model=model,
+            endpoints=endpoints,
+            rng=random.Random(),  # jitter only
+            clock=clock.monotonic,
+            on_attempt=on_attempt,
+            on_unmapped=on_unmapped,
+            on_malformed=on_malformed,
+        )
 
     endpoints = {found.name: _endpoint(found, clock, providers) for found in settings.endpoints}
     groups = [group(route.model, tuple(endpoints[name] for name in route.endpoints)) for route in settings.routes]
@@ -152,6 +206,18 @@ def _groups(settings: Settings, metrics: Metrics, clock: Clock, providers: list[
         # Fault names carry numbers, so any of them must be found; the ones above are those that are listed.
         groups.append(group("mock-*", (Endpoint(name=MOCK, provider=_MockByName(mock), model="*"),)))
     return groups
+
+
+def _prices(settings: Settings) -> PriceList:
+    """The mock costs nothing; servers of one's own have no price unless one is set."""
+
+    def tariff(found: EndpointSettings) -> Tariff:
+        if found.price is not None:
+            return Tariff(price=Price(**found.price.model_dump()))
+        return Tariff(price=FREE) if found.kind == MOCK else Tariff(vendor=found.preset, base_url=found.base_url)
+
+    free = dict.fromkeys((*MOCK_MODELS, MOCK), Tariff(price=FREE))
+    return PriceList({**free, **{found.name: tariff(found) for found in settings.endpoints}})
 
 
 class _MockByName(MockProvider):
@@ -170,7 +236,9 @@ def _endpoint(found: EndpointSettings, clock: Clock, providers: list[Provider]) 
     timeouts = Timeouts(**found.timeouts.model_dump())
     provider = _provider(found, timeouts, clock)
     providers.append(provider)
-    return Endpoint(name=found.name, provider=provider, model=found.model, timeouts=timeouts)
+    return Endpoint(
+        name=found.name, provider=provider, model=found.model, timeouts=timeouts, stops_on_close=found.stops_on_close
+    )
 
 
 def _provider(found: EndpointSettings, timeouts: Timeouts, clock: Clock) -> Provider:
@@ -182,11 +250,23 @@ def _provider(found: EndpointSettings, timeouts: Timeouts, clock: Clock) -> Prov
         raise ValueError(msg) from error
     if found.kind == MOCK:
         return MockProvider()
-    base_url = found.base_url or ""
-    transport = Transport(timeouts, tls=base_url.startswith("https:"), proxy=found.proxy, ca_file=found.ca_file)
     key = found.keys[0].get_secret_value() if found.keys else None
-    provider: Provider = module.PROVIDER(base_url=base_url, key=key, transport=transport, clock=clock)
+    special: dict[str, Any] = {} if found.auth is None else {"auth": found.auth}
+    if found.quirks:
+        special["quirks"] = module.Quirks(**found.quirks)
+    transport = _transport(found, timeouts)
+    provider: Provider = module.PROVIDER(
+        base_url=found.base_url or "", key=key, transport=transport, clock=clock, **special
+    )
     return provider
+
+
+def _transport(found: EndpointSettings, timeouts: Timeouts) -> Transport:
+    tls = (found.base_url or "").startswith("https:")
+    headers = {name: value.get_secret_value() for name, value in found.headers.items()}
+    if headers:
+        return FixedHeaders(timeouts, headers, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
+    return Transport(timeouts, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
 
 
 def _gauges(metrics: Metrics, hub: Hub, journal: MemoryJournal) -> None:

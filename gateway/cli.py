@@ -11,19 +11,24 @@ import errno
 import gc
 import json
 import math
+import secrets
 import shlex
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from config.keys import DEFAULT_SCOPES, PEPPER_VARIABLE, expiry
+from config.layers import Layer, settings_from
 from config.load import load, process_environment
-from config.problems import ConfigError, Problem
+from config.problems import ConfigError, Loc, Problem
 from config.settings import Settings
 from config.show import redacted_yaml
 from config.values import is_loopback
 from gateway import __version__
+from gateway.core.clock import SystemClock
+from gateway.core.keys import digest, id_of, new_key, show_digest
 
 if TYPE_CHECKING:
     import uvicorn
@@ -65,23 +70,81 @@ def _parser() -> argparse.ArgumentParser:
     config = commands.add_parser("config", help="look at the configuration")
     shown = config.add_subparsers(dest="config_command", required=True, metavar="COMMAND")
     shown.add_parser("show", parents=[file], help="print the effective settings, without secrets")
+
+    keys = commands.add_parser("keys", help="make keys for clients")
+    made = keys.add_subparsers(dest="keys_command", required=True, metavar="COMMAND")
+    create = made.add_parser("create", help="make a key: prints it once, with the row for the file; writes nothing")
+    create.add_argument("--tenant", required=True, help="whose streams the key sees")
+    create.add_argument("--scopes", default=",".join(DEFAULT_SCOPES), help="what it is for (default: %(default)s)")
+    create.add_argument("--id", help="your name for it (default: the id that stands in the key)")
+    create.add_argument("--expires", help="90d, 12h, 52w, or a date and time (default: never)")
+    create.add_argument("--json", action="store_true", help="print JSON, for scripts")
     return parser
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     match arguments.command:
         case "serve":
-            settings = load(arguments.config, environ, host=arguments.host, port=arguments.port)
-            return _serve(settings, insecure=arguments.insecure)
+            insecure = arguments.insecure or None
+            return _serve(load(arguments.config, environ, host=arguments.host, port=arguments.port, insecure=insecure))
         case "check":
             print(summary_text(load(arguments.config, environ)))
+        case "keys":
+            _create_key(arguments, environ)
         case _:
             print(redacted_yaml(load(arguments.config, environ)), end="")
     return 0
 
 
-def _serve(settings: Settings, *, insecure: bool) -> int:
-    refuse_exposure(settings, insecure=insecure)
+def _create_key(arguments: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Make a key and print it, the row to keep of it, and the pepper if there was none; raises ConfigError."""
+    given = environ.get(PEPPER_VARIABLE)
+    pepper, secret = given or secrets.token_hex(32), new_key()
+    row: dict[str, Any] = {
+        "id": arguments.id or id_of(secret),
+        "hash": show_digest(digest(secret.encode(), pepper.encode())),
+        "tenant": arguments.tenant,
+        "scopes": [scope.strip() for scope in arguments.scopes.split(",")],
+    }
+    if arguments.expires is not None:
+        row["expires"] = _expiry(arguments.expires)
+    places: dict[Loc, str] = {("keys", 0, name): f"--{name}" for name in row}
+    settings_from(
+        [Layer(data={"keys": [row], "key_pepper": pepper}, places={**places, ("key_pepper",): PEPPER_VARIABLE})]
+    )
+    if arguments.json:
+        print(json.dumps({"key": secret, "row": row, "pepper": None if given else pepper}))
+    else:
+        print(key_text(secret, row, None if given else pepper))
+
+
+def _expiry(text: str) -> str:
+    try:
+        return expiry(text, SystemClock.now()).isoformat()
+    except ValueError as error:
+        raise ConfigError([Problem(where="--expires", message=str(error))]) from None
+
+
+def key_text(secret: str, row: Mapping[str, Any], pepper: str | None) -> str:
+    """What `atlas keys create` says; `pepper` if it was made just now."""
+    members = ", ".join(f"{name}: {json.dumps(value)}" for name, value in row.items())
+    lines = [
+        "The key, shown this once. Whoever has it may use it:",
+        f"\n  {secret}\n",
+        "What to keep of it, a row of the section keys of the configuration file:",
+        f"\n  - {{{members}}}",
+    ]
+    if pepper is not None:
+        lines += [
+            f"\n{PEPPER_VARIABLE} was not set, so a pepper was made. The gateway needs it at every start, and so do",
+            "you for further keys. Without it no key works: keep it safe, and apart from the file.",
+            f"\n  export {PEPPER_VARIABLE}={pepper}",
+        ]
+    return "\n".join(lines)
+
+
+def _serve(settings: Settings) -> int:
+    refuse_exposure(settings)
     with listen(settings.server.host, settings.server.port) as listener:
         host, port = listener.getsockname()[:2]
         server = _announcing_server(settings, startup_text(settings, base_url(host, port)))
@@ -103,13 +166,13 @@ def _tune_process(settings: Settings) -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-def refuse_exposure(settings: Settings, *, insecure: bool) -> None:
+def refuse_exposure(settings: Settings) -> None:
     """Raise ConfigError if other machines could reach a gateway that asks nobody for a key."""
     host = settings.server.host
-    if not insecure and not is_loopback(host):
+    if not settings.keys and not settings.server.insecure and not is_loopback(host):
         message = (
-            f"{host} can be reached from other machines, and keys are not built yet; "
-            "bind to 127.0.0.1, or serve everybody with --insecure"
+            f"{host} can be reached from other machines, and no keys are configured; make one with "
+            "`atlas keys create --tenant NAME`, bind to 127.0.0.1, or serve everybody with --insecure"
         )
         raise ConfigError([Problem(where="serve", loc=("server", "host"), message=message)])
 
@@ -182,6 +245,7 @@ def startup_text(settings: Settings, url: str) -> str:
         ("models", ", ".join(_models(settings)) or "none: name some under routes"),
         ("docs", f"{url}/docs"),
         ("metrics", f"{url}/metrics"),
+        ("keys", f"{len(settings.keys)}" if settings.keys else "none: whoever reaches this address is served"),
         *(("note", note) for note in settings.notes),
     ]
     lines = [f"Atlas {__version__} serves {url}", "", *_table(facts), "", *_commands(settings, url)]
@@ -196,6 +260,7 @@ def summary_text(settings: Settings) -> str:
         ("mock", "enabled" if settings.mock.enabled else "disabled"),
         *(("endpoint", f"{each.name}: {each.kind}, model {each.model}") for each in settings.endpoints),
         *(("route", f"{route.model}: {', '.join(route.endpoints)}") for route in settings.routes),
+        *(("key", f"{key.id}: tenant {key.tenant}, {', '.join(key.scopes)}") for key in settings.keys),
         *(("note", note) for note in settings.notes),
     ]
     return "\n".join(["The configuration is valid.", *_table(facts)])
@@ -219,9 +284,14 @@ def _commands(settings: Settings, url: str) -> Iterator[str]:
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
     data = shlex.quote(json.dumps(body, separators=(",", ":")))
     yield "Try it in a second terminal: start a stream, then pause it while it runs, then resume it."
-    yield f"\n  curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d {data} &"
+    curl = "curl"
+    if settings.keys:
+        yield "\n  export ATLAS_KEY=atl_...   # one of your keys"
+        curl = 'curl -H "x-api-key: $ATLAS_KEY"'
+    yield f"\n  {curl} -N {url}/v1/chat/completions -H 'content-type: application/json' -d {data} &"
     for operation in ("pause", "resume"):
-        yield f"\n  curl -s -X POST {url}/v1/streams/$(curl -s '{url}/v1/streams?limit=1' | {_NEWEST})/{operation}"
+        newest = f"$({curl} -s '{url}/v1/streams?limit=1' | {_NEWEST})"
+        yield f"\n  {curl} -s -X POST {url}/v1/streams/{newest}/{operation}"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ resolve     the model name to a provider group, or 404
 create      the log with its entry 0, or 429 when the journal is full of live streams
 own         a session task in the app's group pumps the group's attempts into the log
 read        the caller gets a reader at the start of that log; so does everybody who repeats its idempotency key
-end         one log line, metrics, what the status object shows from then on
+end         one settlement row a leg, one log line, metrics, what the status object shows from then on
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from gateway.core.errors import RequestError
-from gateway.core.events import End, Start, State
+from gateway.core.events import End, Leg, Start, State
 from gateway.core.ids import new_sid, show_sid
+from gateway.dialects.catalog import DIALECTS
+from gateway.pool.group import STRATEGY, Attempts
+from gateway.pool.settlement import Account, Row, Settlement
 from gateway.streams.journal import ExpiredStream, JournalFull, UnknownStream
 from gateway.streams.lifecycle import Record
 from gateway.streams.reader import Reader
 from gateway.streams.session import Ground, Session
+from gateway.streams.status import REPLACED, end_word
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,14 +35,16 @@ if TYPE_CHECKING:
     from gateway.core.clock import Clock
     from gateway.core.principal import Principal
     from gateway.pool.routes import RouteTable
+    from gateway.pool.settlement import Books, OnSettled
     from gateway.streams.hub import Hub, Owner
     from gateway.streams.journal import Journal
     from gateway.streams.session import Policy
     from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("atlas.requests")
+settlements = logging.getLogger("atlas.settlements")
 
-WIRE_IDS = {"openai_chat": "chatcmpl-"}
+WIRE_IDS = {dialect.name: dialect.id_prefix for dialect in DIALECTS.values()}
 OWNER_NONCE_LENGTH = 8
 
 
@@ -76,10 +82,12 @@ class Pipeline:
         policy: Policy,
         clock: Clock,
         metrics: Metrics,
+        books: Books,
+        on_settled: OnSettled = lambda _settlement: None,
         on_pause_expiry: Literal["cancel", "resume"] = "cancel",
     ) -> None:
         self.routes, self.journal, self.hub = routes, journal, hub
-        self._clock, self._metrics = clock, metrics
+        self._clock, self._metrics, self._on_settled, self.books = clock, metrics, on_settled, books
         self._on_pause_expiry: Literal["cancel", "resume"] = on_pause_expiry
         self._ground = Ground(hub=hub, journal=journal, policy=policy, clock=clock, on_end=self._ended)
         self._owner = new_sid()[:OWNER_NONCE_LENGTH]
@@ -130,6 +138,7 @@ class Pipeline:
         channel.publish(entry)
         session = Session(record, group.attempt(request, fallback=options.fallback), channel, self._ground)
         session.request_id, session.key = options.request_id, key
+        session.stats.account = self.books.account(group, request)
         channel.session = session
         reader = Reader(channel, self.hub, self.journal)
         self.tasks.create_task(session.run(), name=f"stream {sid}")
@@ -140,6 +149,7 @@ class Pipeline:
         return Record(
             sid=sid,
             tenant=principal.tenant,
+            key_id=principal.key_id,
             route=route,
             dialect=request.dialect,
             model=request.model,
@@ -165,32 +175,43 @@ class Pipeline:
         return Opened(sid=sid, start=start, reader=reader, session=channel.session, replayed=True)
 
     async def _ended(self, session: Session, end: End) -> None:
-        """Settle a stream: what its status shows from now on, metrics, one log line."""
+        """Settle a stream: the bill of each leg, metrics, one log line, what its status shows from now on."""
+        _name_abandoned(session)
+        for settlement in _settled(session, end, self._clock.monotonic()):
+            self._emit(settlement)
         facts, channel = session.facts(), session.channel
-        facts["metrics"] |= {"readers_max": channel.reader_peak, "reattaches": channel.reattaches}
+        self._count(session, end, facts["metrics"]["wasted_tokens"])
+        _log_end(session, end, facts)
+        facts["metrics"] |= {
+            "readers_max": channel.reader_peak,
+            "reattaches": channel.reattaches,
+            "replayed_events": channel.replayed_events,
+            "malformed_events": session.source.malformed if isinstance(session.source, Attempts) else 0,
+        }
         await self.journal.annotate(session.sid, facts)
         before_content = end.state is State.FAILED and session.stats.first_content is None
         if session.key is not None and (before_content or end.reason == "disconnect"):
             await self.journal.forget(session.key)
-        self._count(session, end)
-        usage = session.stats.effective_usage()
-        log.info(
-            "stream ended",
-            extra={
-                "request": session.request_id,
-                "stream": show_sid(session.sid),
-                "route": session.record.route,
-                "endpoint": session.stats.legs[-1].endpoint if session.stats.legs else None,
-                "state": end.state,
-                "reason": end.reason,
-                "attempts": facts["attempts"],
-                "ttft_ms": facts["metrics"]["ttft_ms"],
-                "duration_ms": facts["metrics"]["duration_ms"],
-                **msgspec.structs.asdict(usage),
-            },
-        )
 
-    def _count(self, session: Session, end: End) -> None:
+    def _emit(self, settlement: Settlement) -> None:
+        """Send a row everywhere: log, metrics, and whoever keeps budgets."""
+        usage, endpoint, count = settlement.usage, settlement.endpoint, self._metrics.tokens
+        for type_, tokens in (
+            ("input", usage.input_tokens),
+            ("output", usage.output_tokens),
+            ("cached", usage.cached_tokens),
+            ("cache_creation", usage.cache_creation_tokens),
+            ("reasoning", usage.reasoning_tokens),
+        ):
+            if tokens:
+                count(endpoint, type_).inc(tokens)
+        if settlement.cost_usd is not None:
+            self._metrics.cost(endpoint).inc(settlement.cost_usd)
+        if settlements.isEnabledFor(logging.INFO):
+            settlements.info("leg settled", extra=_row(settlement))
+        self._on_settled(settlement)
+
+    def _count(self, session: Session, end: End, wasted_tokens: int) -> None:
         metrics, stats, route = self._metrics, session.stats, session.record.route
         metrics.stream_ends(_end_label(end)).inc()
         if stats.first_content is not None:
@@ -201,10 +222,70 @@ class Pipeline:
             metrics.stalls.inc(stats.stalls)
         if stats.paused_s:
             metrics.paused.observe(stats.paused_s)
-        if stats.legs:
-            usage, endpoint = stats.effective_usage(), stats.legs[-1].endpoint
-            metrics.tokens(endpoint, "input").inc(usage.input_tokens)
-            metrics.tokens(endpoint, "output").inc(usage.output_tokens)
+        if wasted_tokens:
+            metrics.wasted_tokens.inc(wasted_tokens)
+
+
+def _name_abandoned(session: Session) -> None:
+    """An attempt that was under way when the stream ended may be billed: it becomes leg 0."""
+    source, stats = session.source, session.stats
+    if stats.leg is None and isinstance(source, Attempts) and source.trying is not None:
+        endpoint = source.trying
+        stats.leg = Leg(0, endpoint.name, endpoint.provider.kind, STRATEGY, "ended before its first content")
+
+
+def _settled(session: Session, end: End, now: float) -> list[Settlement]:
+    """The bill of each leg; providers' own figures teach the estimates of later streams."""
+    stats, account, record = session.stats, session.stats.account, session.record
+    if not isinstance(account, Account):
+        return []
+    found: list[Settlement] = []
+    tallies = stats.tallies()
+    for at, tally in enumerate(tallies):
+        if tally.leg is None:
+            continue
+        if tally.finished and not tally.usage.estimated:
+            account.learn(tally.leg, tally.counted, tally.usage)
+        is_last = at + 1 == len(tallies)
+        row = Row(
+            stream=show_sid(record.sid),
+            tenant=record.tenant,
+            key=record.key_id,
+            leg=tally.leg,
+            usage=tally.usage,
+            finished=tally.finished,
+            end=end_word(end) if is_last else REPLACED,
+            duration_s=round((now if is_last else tally.ended) - tally.begun, 6),
+        )
+        found.append(account.settle(row))
+    return found
+
+
+def _row(settlement: Settlement) -> dict[str, Any]:
+    """A settlement as the fields of a log line."""
+    row = {name: getattr(settlement, name) for name in Settlement.__slots__ if name not in {"usage", "duration_s"}}
+    return row | msgspec.structs.asdict(settlement.usage) | {"duration_ms": round(1000 * settlement.duration_s, 3)}
+
+
+def _log_end(session: Session, end: End, facts: dict[str, Any]) -> None:
+    legs, metrics = session.stats.legs, facts["metrics"]
+    log.info(
+        "stream ended",
+        extra={
+            "request": session.request_id,
+            "stream": show_sid(session.sid),
+            "key": session.record.key_id,
+            "route": session.record.route,
+            "endpoint": legs[-1].endpoint if legs else None,
+            "state": end.state,
+            "reason": end.reason,
+            "attempts": facts["attempts"],
+            "ttft_ms": metrics["ttft_ms"],
+            "duration_ms": metrics["duration_ms"],
+            "cost_usd": facts["cost_usd"],
+            **facts["usage"],
+        },
+    )
 
 
 def _end_label(end: End) -> str:

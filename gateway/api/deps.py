@@ -6,22 +6,23 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gateway.api.auth import principal_of
 from gateway.core.errors import RequestError
-from gateway.core.principal import Principal
 
 if TYPE_CHECKING:
     import asyncio
 
+    from gateway.api.auth import Keyring
     from gateway.api.exchange import Exchange
     from gateway.api.sse import Pace
     from gateway.core.clock import Clock
+    from gateway.core.principal import Principal
     from gateway.pipeline import Pipeline
     from gateway.pool.routes import RouteTable
     from gateway.streams.control import StreamControl
     from gateway.telemetry.metrics import Metrics
 
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_LOCAL = Principal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Services:
     pipeline: Pipeline
     control: StreamControl
     routes: RouteTable
+    keyring: Keyring
     metrics: Metrics
     clock: Clock
     pace: Pace
@@ -67,9 +69,8 @@ class Services:
             raise RequestError(msg, code="invalid_host", param="Host")
 
     def principal(self, exchange: Exchange) -> Principal:
-        """Who is asking. Without configured keys any credential is accepted and ignored."""
-        del exchange
-        return _LOCAL
+        """Who is asking: whom the edge admitted to this route."""
+        return principal_of(exchange.scope)
 
 
 def bad_header(name: str, expected: str, got: str) -> RequestError:

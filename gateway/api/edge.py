@@ -1,20 +1,23 @@
 """The edge: every request passes here, hot routes go on directly, all others into the web framework.
 
-It gives each request its id, checks the host it is addressed to, answers every error in OpenAI's shape, and counts.
+It gives each request its id, checks the host it is addressed to, admits the callers of hot routes, answers every
+error in the shape of the caller's dialect, and counts.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from gateway.api.exchange import ClientGone, Exchange, Message, Receive, Scope, Send
+from gateway.api.paths import REQUEST_ID
 from gateway.core.errors import Category, Failure, RequestError
 from gateway.core.ids import RequestIds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from gateway.api.auth import Access
     from gateway.api.deps import Services
 
 log = logging.getLogger("atlas.api")
@@ -22,28 +25,40 @@ log = logging.getLogger("atlas.api")
 UNMATCHED = "unmatched"
 
 
+class HotRoute(Protocol):
+    """A route that the edge answers itself; `access` is what it asks of its callers."""
+
+    access: ClassVar[Access]
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one request, whose caller was admitted."""
+        ...
+
+
 class Edge:
-    """An ASGI application around the framework's. `hot` maps method and path to a handler."""
+    """An ASGI application around the framework's. `hot` maps method and path to a route."""
 
     def __init__(
         self,
         services: Services,
-        hot: dict[tuple[str, str], Callable[[Exchange], Awaitable[None]]],
+        hot: Mapping[tuple[str, str], HotRoute],
         cold: Callable[[Scope, Receive, Send], Awaitable[None]],
     ) -> None:
-        self._services, self._hot, self._cold = services, hot, cold
+        self._services, self.hot, self._cold = services, hot, cold
         self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         services, begun = self._services, self._services.clock.monotonic()
         exchange = Exchange(scope, receive, send, self._ids.new())
-        handler = self._hot.get((scope["method"], scope["path"]))
+        route = self.hot.get((scope["method"], scope["path"]))
         try:
             services.guard(exchange)
-            if handler is not None:
-                await handler(exchange)
+            if route is not None:
+                route.access.admit(scope, services.keyring)
+                await route(exchange)
             else:
+                scope[REQUEST_ID] = exchange.request_id
                 await self._cold(scope, receive, _Numbered(exchange, send))
         except RequestError as error:
             await exchange.refuse(error)
@@ -56,7 +71,7 @@ class Edge:
             elif not exchange.status:
                 await exchange.fail(Failure(Category.INTERNAL, "internal error; see the gateway's log"))
         finally:
-            self._count(exchange, begun, hot=handler is not None)
+            self._count(exchange, begun, hot=route is not None)
 
     def _count(self, exchange: Exchange, begun: float, *, hot: bool) -> None:
         route: Any = exchange.scope["path"] if hot else getattr(exchange.scope.get("route"), "path", UNMATCHED)
@@ -78,8 +93,8 @@ class _Numbered:
             exchange = self._exchange
             exchange.status = message["status"]
             known = {name for name, _ in message["headers"]}
-            if b"x-request-id" not in known:
-                message["headers"] = [*message["headers"], (b"x-request-id", exchange.request_id.encode("ascii"))]
+            missing = [header for header in exchange.id_headers() if header[0] not in known]
+            message["headers"] = [*message["headers"], *missing]
         elif not message.get("more_body"):
             self._exchange.whole = True
         await self._send(message)

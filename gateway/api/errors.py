@@ -1,4 +1,4 @@
-"""What the web framework raises, in OpenAI's shape."""
+"""What the web framework raises, in the shape that the caller's dialect has for errors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from gateway.api.paths import ANTHROPIC_VERSION, REQUEST_ID, dialect_of
 from gateway.core.errors import RequestError
-from gateway.dialects.openai_errors import request_body, retry_headers
+from gateway.dialects.openai_errors import retry_headers
 
 INTERNAL = "internal error; see the gateway's log"
 
@@ -27,11 +28,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _bug)
 
 
-def response(error: RequestError) -> Response:
+def response(request: Request, error: RequestError) -> Response:
     """An error as a framework response."""
     headers = {name.decode(): value.decode() for name, value in retry_headers(retry=error.status in {429, 503})}
+    dialect = dialect_of(request.url.path, versioned=ANTHROPIC_VERSION in request.headers)
+    body = dialect.numbered(dialect.errors.request_body(error), request.scope.get(REQUEST_ID, ""))
     return Response(
-        msgspec.json.encode(request_body(error)),
+        msgspec.json.encode(body),
         error.status,
         {**headers, **error.headers},
         media_type="application/json",
@@ -50,23 +53,23 @@ async def _http(request: Request, error: Exception) -> Response:
             message, code = f"{where:.256} is not allowed; allowed: {allow}", "method_not_allowed"
         case _:
             message, code = f"{where:.256}: {status}", "http_error"
-    return response(RequestError(message, status=status, code=code, headers=headers))
+    return response(request, RequestError(message, status=status, code=code, headers=headers))
 
 
-async def _validation(_: Request, error: Exception) -> Response:
+async def _validation(request: Request, error: Exception) -> Response:
     problems: list[dict[str, Any]] = list(error.errors()) if isinstance(error, RequestValidationError) else []
     first: dict[str, Any] = problems[0] if problems else {"loc": (), "msg": "invalid request"}
     param = ".".join(str(part) for part in first["loc"][1:]) or None
     message = f"{param or 'request'}: {first['msg']}"
-    return response(RequestError(message, code="invalid_value", param=param))
+    return response(request, RequestError(message, code="invalid_value", param=param))
 
 
-async def _request(_: Request, error: Exception) -> Response:
+async def _request(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestError):
         raise error
-    return response(error)
+    return response(request, error)
 
 
-async def _bug(_: Request, __: Exception) -> Response:
+async def _bug(request: Request, _: Exception) -> Response:
     """The framework raises the error again behind this answer; the edge logs it."""
-    return response(RequestError(INTERNAL, status=500, code="internal_error", type_="server_error"))
+    return response(request, RequestError(INTERNAL, status=500, code="internal_error", type_="server_error"))

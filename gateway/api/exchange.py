@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
-from gateway.core.errors import CONSEQUENCES, Category, Failure, RequestError
-from gateway.dialects.openai_errors import failure_body, request_body, retry_headers
+from gateway.api.paths import ANTHROPIC_VERSION, dialect_of
+from gateway.core.errors import Category, Failure, RequestError
+from gateway.dialects.openai_errors import retry_headers
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -23,6 +24,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 BODY_DEADLINE_S = 30.0
+_VERSION = ANTHROPIC_VERSION.encode("ascii")
 JSON_TYPE = (b"content-type", b"application/json")
 
 
@@ -47,14 +49,18 @@ class ClientGone(Exception):
 
 
 class Exchange:
-    """A request and its one answer. `status` is what was answered, 0 before; `whole` that all of it was sent."""
+    """A request and its one answer. `status` is what was answered, 0 before; `whole` that all of it was sent.
 
-    __slots__ = ("_connection", "_receive", "_send", "headers", "request_id", "scope", "status", "whole")
+    `dialect` is what the caller speaks: errors are in its shape.
+    """
+
+    __slots__ = ("_connection", "_receive", "_send", "dialect", "headers", "request_id", "scope", "status", "whole")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str = "") -> None:
         self.scope, self._receive, self._send = scope, receive, send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self._connection: Connection | None = scope.get("extensions", {}).get("atlas.connection")
+        self.dialect = dialect_of(scope["path"], versioned=_VERSION in self.headers)
         self.request_id = request_id
         self.status = 0
         self.whole = False
@@ -63,6 +69,11 @@ class Exchange:
         """A request header by its lower-case name."""
         value = self.headers.get(name.encode("ascii"))
         return None if value is None else value.decode("latin-1").strip()
+
+    def given(self, names: tuple[str, ...]) -> dict[str, str]:
+        """Those of the named request headers that were sent."""
+        found = ((name, self.header(name)) for name in names)
+        return {name: value for name, value in found if value is not None}
 
     async def json_body(self, limit: int) -> bytes:
         """The whole body of a JSON request.
@@ -133,10 +144,15 @@ class Exchange:
             pass
         gone()
 
+    def id_headers(self) -> Headers:
+        """The request's id, under the names that the caller's dialect has for it."""
+        value = self.request_id.encode("ascii")
+        return [(name, value) for name in self.dialect.id_headers]
+
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""
         self.status = status
-        headers.append((b"x-request-id", self.request_id.encode("ascii")))
+        headers += self.id_headers()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
@@ -157,22 +173,26 @@ class Exchange:
         await self.start(status, [JSON_TYPE, length, *(headers or [])])
         await self.write(body, more=False)
 
+    async def answer_error(self, status: int, body: dict[str, Any], headers: Headers) -> None:
+        """Send an error in the caller's shape."""
+        await self.answer_json(status, self.dialect.numbered(body, self.request_id), headers)
+
     async def refuse(self, error: RequestError, headers: Headers | None = None) -> None:
         """Answer a request that cannot be served."""
         given = [(name.encode(), value.encode()) for name, value in error.headers.items()]
         retry = retry_headers(retry=error.status in {408, 429, 503})
-        await self.answer_json(error.status, request_body(error), [*retry, *given, *(headers or [])])
+        body = self.dialect.errors.request_body(error)
+        await self.answer_error(error.status, body, [*retry, *given, *(headers or [])])
 
     async def fail(self, failure: Failure | None, headers: Headers | None = None) -> None:
         """Answer with the failure of a stream, by the table of categories."""
-        category = Category.INTERNAL if failure is None else failure.category
-        row = CONSEQUENCES[category]
-        status = failure.status if failure is not None and failure.status is not None else row.status
-        retry_after = None if failure is None else failure.retry_after_s
-        if retry_after is None and status in {429, 503} and row.retry:
+        failure = failure or Failure(Category.INTERNAL, "the stream failed")
+        status, row = self.dialect.errors.failure_status(failure), failure.consequence
+        retry_after = failure.retry_after_s
+        if retry_after is None and status in {429, 503, 529} and row.retry:
             retry_after = 1.0
         retry = retry_headers(retry=row.retry, retry_after_s=retry_after)
-        await self.answer_json(status, failure_body(failure), [*retry, *(headers or [])])
+        await self.answer_error(status, self.dialect.errors.failure_body(failure), [*retry, *(headers or [])])
 
     def abort(self) -> None:
         """Reset the connection: for a client that does not read, or a body that must not look whole."""

@@ -7,12 +7,12 @@ error. After it the body ends with the dialect's terminal, or the connection is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sse_starlette import ServerSentEvent
 
 from gateway.core.errors import Category, Failure
-from gateway.core.events import End, Event, State
+from gateway.core.events import End, State
 from gateway.streams.journal import JournalError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from gateway.api.exchange import Exchange, Headers
     from gateway.core.clock import Clock
+    from gateway.core.events import Event
+    from gateway.dialects.catalog import Renderer
     from gateway.streams.journal import Entry
     from gateway.streams.reader import Reader, Served
 
@@ -34,27 +36,13 @@ PLAIN_ENDS = frozenset({State.FAILED, State.CANCELLED})
 """Ends that are plain HTTP errors if nothing was sent before them."""
 
 
-class Renderer(Protocol):
-    """Events -> bytes, pure. `initial` is the progress before entry 0; equal progress and events give equal bytes."""
-
-    initial: Any
-
-    def render(self, progress: Any, events: list[Event], gen: int, first_seq: int) -> tuple[Any, bytes]:
-        """The bytes of consecutive events of one entry, and the progress after them."""
-        ...
-
-    def broken(self, failure: Failure) -> bytes | None:
-        """The in-band error of one response whose log cannot be read on; None where the format has no such thing."""
-        ...
-
-
 class Shared:
     """A renderer for all readers of a stream: those at the same place get the same bytes, rendered once.
 
     `alone` is the renderer's own function, for a reader that shares with nobody.
     """
 
-    __slots__ = ("_after", "_before", "_data", "_entry", "alone", "broken", "initial")
+    __slots__ = ("_after", "_before", "_data", "_entry", "alone", "broken", "heartbeat", "initial")
 
     def __init__(self, renderer: Renderer) -> None:
         self.alone = renderer.render
@@ -62,7 +50,7 @@ class Shared:
         self._before: Any = None
         self._after: Any = None
         self._data = b""
-        self.initial, self.broken = renderer.initial, renderer.broken
+        self.initial, self.broken, self.heartbeat = renderer.initial, renderer.broken, renderer.heartbeat
 
     def render(self, progress: Any, entry: Entry, first: int, events: list[Event]) -> tuple[Any, bytes]:
         """The bytes of what is served of an entry, and the progress after them."""
@@ -217,7 +205,7 @@ class Delivery:
         if due:
             if not self._began:
                 await self._begin(head)
-            await self._send(HEARTBEAT)
+            await self._send(self._renderer.heartbeat(self._progress) or HEARTBEAT)
         return due
 
     def _hung_up(self) -> None:

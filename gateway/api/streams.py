@@ -7,16 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
+from gateway.api.auth import CONTROL, READ, principal_of
 from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
 from gateway.api.exchange import Exchange
 from gateway.api.sse import Delivery, shared
 from gateway.core.errors import RequestError, StreamRefused
 from gateway.core.events import Start, Text
 from gateway.core.ids import parse_sid
+from gateway.dialects.catalog import DIALECTS
 from gateway.dialects.native import NativeRenderer
-from gateway.dialects.openai_chat_render import StreamRenderer
 from gateway.streams.journal import JournalError
 from gateway.streams.reader import Reader, resolve
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from gateway.api.deps import Services
-    from gateway.api.sse import Renderer
+    from gateway.dialects.catalog import Renderer
     from gateway.streams.control import ControlAnswer
     from gateway.streams.journal import Page
 
@@ -54,18 +55,20 @@ class StreamRoutes:
         """All of them."""
         routes = APIRouter(prefix="/v1/streams", tags=["streams"])
         one = "/{stream_id}"
-        routes.get("", summary="Own streams, newest first")(self.listing)
-        routes.get(one, summary="The status object of a stream")(self.status)
-        routes.get(one + "/events", summary="The events of a stream as SSE, from any cursor")(self.events)
-        routes.get(one + "/text", summary="The text so far, as far as it may be served")(self.text)
-        routes.post(one + "/pause", summary="Serve nothing further until a resume")(self.pause)
-        routes.post(one + "/resume", summary="Serve what was held back, and go on")(self.resume)
-        routes.post(one + "/cancel", summary="End the stream and close its upstream")(self.cancel)
-        routes.delete(one, summary="Forget an ended stream", status_code=204)(self.delete)
+        reads, controls = [Depends(READ)], [Depends(CONTROL)]
+        routes.get("", summary="Own streams, newest first", dependencies=reads)(self.listing)
+        routes.get(one, summary="The status object of a stream", dependencies=reads)(self.status)
+        routes.get(one + "/events", summary="The events of a stream as SSE, from any cursor", dependencies=reads)(
+            self.events
+        )
+        routes.get(one + "/text", summary="The text so far, as far as it may be served", dependencies=reads)(self.text)
+        routes.post(one + "/pause", summary="Serve nothing further until a resume", dependencies=controls)(self.pause)
+        routes.post(one + "/resume", summary="Serve what was held back, and go on", dependencies=controls)(self.resume)
+        routes.post(one + "/cancel", summary="End the stream and close its upstream", dependencies=controls)(
+            self.cancel
+        )
+        routes.delete(one, summary="Forget an ended stream", status_code=204, dependencies=controls)(self.delete)
         return routes
-
-    def _tenant(self, request: Request) -> str:
-        return self._services.principal(_exchange(request)).tenant
 
     async def listing(
         self,
@@ -76,7 +79,7 @@ class StreamRoutes:
     ) -> Response:
         """Own streams, newest first."""
         _only(request, {"state", "limit", "after"})
-        tenant = self._tenant(request)
+        tenant = _tenant(request)
         last = None if after is None else parse_sid(after)
         if after is not None and last is None:
             msg = f"after must be a stream id, got {after!r:.64}"
@@ -88,7 +91,7 @@ class StreamRoutes:
     async def status(self, request: Request, stream_id: str) -> Response:
         """The status object."""
         _only(request, set())
-        shown = await self._control.status(stream_id, self._tenant(request))
+        shown = await self._control.status(stream_id, _tenant(request))
         return _json(shown, headers={"etag": f'"{shown["gen"]}"'})
 
     async def events(
@@ -101,7 +104,7 @@ class StreamRoutes:
     ) -> Response:
         """The log as SSE, from any cursor, natively or in its own dialect."""
         _only(request, {"after", "format", "skip_events"})
-        tenant = self._tenant(request)
+        tenant = _tenant(request)
         cursor = request.headers.get("last-event-id") or after
         page = await self._control.page(stream_id, tenant, max_bytes=1)
         if format == "wire":
@@ -124,7 +127,7 @@ class StreamRoutes:
     async def text(self, request: Request, stream_id: str, choice: Annotated[int, Query(ge=0)] = 0) -> Response:
         """The text of one choice, as far as it may be served."""
         _only(request, {"choice"})
-        tenant = self._tenant(request)
+        tenant = _tenant(request)
         page = await self._control.page(stream_id, tenant, max_bytes=1)
         reader = Reader(
             self._services.pipeline.hub.join(page), self._services.pipeline.hub, self._services.pipeline.journal
@@ -143,7 +146,7 @@ class StreamRoutes:
     async def pause(self, request: Request, stream_id: str) -> Response:
         """Serve nothing further until a resume."""
         asked = await _asked(request)
-        tenant = self._tenant(request)
+        tenant = _tenant(request)
         return await _controlled(
             self._services, stream_id, tenant,
             self._control.pause(stream_id, tenant, op_id=asked.op_id, expect_gen=asked.gen, reason=asked.body.reason),
@@ -152,7 +155,7 @@ class StreamRoutes:
     async def resume(self, request: Request, stream_id: str) -> Response:
         """Serve what was held back, and go on."""
         asked = await _asked(request)
-        tenant = self._tenant(request)
+        tenant = _tenant(request)
         return await _controlled(
             self._services, stream_id, tenant,
             self._control.resume(stream_id, tenant, op_id=asked.op_id, expect_gen=asked.gen, reason=asked.body.reason),
@@ -161,7 +164,7 @@ class StreamRoutes:
     async def cancel(self, request: Request, stream_id: str) -> Response:
         """End the stream and close its upstream."""
         asked = await _asked(request)
-        tenant = self._tenant(request)
+        tenant = _tenant(request)
         return await _controlled(
             self._services, stream_id, tenant,
             self._control.cancel(
@@ -173,7 +176,7 @@ class StreamRoutes:
     async def delete(self, request: Request, stream_id: str, force: Annotated[int, Query(ge=0, le=1)] = 0) -> Response:
         """Forget an ended stream."""
         _only(request, {"force"})
-        await self._control.delete(stream_id, self._tenant(request), force=bool(force))
+        await self._control.delete(stream_id, _tenant(request), force=bool(force))
         return Response(status_code=204)
 
 
@@ -241,6 +244,7 @@ class _Events(Response):
         hub, journal = services.pipeline.hub, services.pipeline.journal
         channel = hub.join(await journal.read(self._sid, -1, 1))  # as it is now, not as it was when the route began
         channel.reattaches += 1
+        channel.replayed_events += max(0, channel.limit - self._position)
         services.metrics.reattaches.inc()
         reader = Reader(channel, hub, journal, self._position)
         renderer = shared(reader, "native" if self._make is NativeRenderer else "wire", self._make)
@@ -251,12 +255,16 @@ class _Events(Response):
             reader.detach()
 
 
-def _wire(page: Page) -> StreamRenderer:
+def _wire(page: Page) -> Renderer:
     start = page.entries[0].events[0] if page.entries else None
     if not isinstance(start, Start):
         msg = "the log has no entry 0"
         raise JournalError(msg)
-    return StreamRenderer(start)
+    return DIALECTS[start.dialect].renderer(start)
+
+
+def _tenant(request: Request) -> str:
+    return principal_of(request.scope).tenant
 
 
 def _exchange(request: Request) -> Exchange:

@@ -54,7 +54,8 @@ class Category(StrEnum):
 class Consequence:
     """What follows from a category.
 
-    `status`, `type`, `code`: the client's answer in OpenAI's shape. `same` and `elsewhere`: whether the same endpoint
+    `status`, `type`, `code`: the client's answer in OpenAI's shape; `messages`: status and type in Anthropic's, where
+    the status alone does not say it (`messages_answer`). `same` and `elsewhere`: whether the same endpoint
     may be asked again and whether another one may be tried, both before the first content event only. `retry`: the
     value of `x-should-retry`, what a client's own retry may hope for.
     """
@@ -66,8 +67,31 @@ class Consequence:
     same: bool = False
     elsewhere: bool = True
     retry: bool = True
+    messages: tuple[int, str] | None = None
+
+    @property
+    def messages_answer(self) -> tuple[int, str]:
+        """Status and type of the client's answer in Anthropic's shape."""
+        return self.messages or (self.status, messages_type(self.status))
 
 
+def messages_type(status: int) -> str:
+    """Anthropic's error type for a status (https://platform.claude.com/docs/en/api/errors, November 2026)."""
+    return _MESSAGES_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+
+
+_MESSAGES_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+_BILLING = (402, "billing_error")
 _REQUEST, _SERVER, _RATE = "invalid_request_error", "server_error", "rate_limit_error"
 
 # pool.md section 2 of the specification is the source of every row.
@@ -83,8 +107,12 @@ CONSEQUENCES: dict[Category, Consequence] = {
     Category.MODEL_NOT_FOUND: Consequence(502, _SERVER, "model_not_found", "provider", retry=False),
     Category.TOO_LARGE: Consequence(413, _REQUEST, "request_too_large", "caller", elsewhere=False, retry=False),
     Category.RATE_LIMITED: Consequence(429, _RATE, "rate_limit_exceeded", "provider"),
-    Category.QUOTA: Consequence(429, "insufficient_quota", "insufficient_quota", "provider", retry=False),
-    Category.OVERLOADED: Consequence(503, _SERVER, "overloaded", "provider", same=True),
+    Category.QUOTA: Consequence(
+        429, "insufficient_quota", "insufficient_quota", "provider", retry=False, messages=_BILLING
+    ),
+    Category.OVERLOADED: Consequence(
+        503, _SERVER, "overloaded", "provider", same=True, messages=(529, "overloaded_error")
+    ),
     Category.UPSTREAM_5XX: Consequence(502, _SERVER, "upstream_error", "provider", same=True),
     Category.CONNECT: Consequence(502, _SERVER, "connect", "provider", same=True),
     Category.STALE_CONNECTION: Consequence(502, _SERVER, "stale_connection", "provider", same=True),
@@ -98,7 +126,9 @@ CONSEQUENCES: dict[Category, Consequence] = {
     Category.POOL_EXHAUSTED: Consequence(503, _SERVER, "pool_exhausted", "atlas"),
     Category.NO_ENDPOINT: Consequence(503, _SERVER, "no_endpoint", "provider", elsewhere=False),
     Category.CANCELLED: Consequence(409, _REQUEST, "stream_cancelled", "caller", elsewhere=False, retry=False),
-    Category.BUDGET: Consequence(429, "insufficient_quota", "budget_exceeded", "policy", elsewhere=False, retry=False),
+    Category.BUDGET: Consequence(
+        429, "insufficient_quota", "budget_exceeded", "policy", elsewhere=False, retry=False, messages=_BILLING
+    ),
     Category.JOURNAL: Consequence(503, _SERVER, "journal_unavailable", "atlas", elsewhere=False),
     Category.INTERNAL: Consequence(500, _SERVER, "internal_error", "atlas", elsewhere=False),
 }
@@ -164,7 +194,11 @@ class StreamRefused(RequestError):
 
 
 class ProviderError(AtlasError):
-    """An upstream attempt failed. Adapters and the transport raise this and nothing else."""
+    """An upstream attempt failed. Adapters and the transport raise this and nothing else.
+
+    `unmapped` is the answer's status where nothing but its class told the category: worth counting, so that the tables
+    can learn it.
+    """
 
     def __init__(
         self,
@@ -174,16 +208,16 @@ class ProviderError(AtlasError):
         retry_after_s: float | None = None,
         param: str | None = None,
         provider_code: str | None = None,
-        attempts: tuple[str, ...] = (),
+        unmapped: int | None = None,
     ) -> None:
         super().__init__(f"{category}: {message}")
+        self.unmapped = unmapped
         self.failure = Failure(
             category,
             clean(message),
             retry_after_s,
             param and clean(param),
-            attempts,
-            provider_code and clean(provider_code),
+            provider_code=provider_code and clean(provider_code),
         )
 
     @property

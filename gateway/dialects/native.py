@@ -45,6 +45,9 @@ class NativeRenderer:
     def broken(self, failure: Failure) -> None:
         """Errors of one response are not events: the connection is reset, and the client comes back by its cursor."""
 
+    def heartbeat(self, progress: None) -> None:
+        """Comments have no id, so they move no cursor."""
+
     def render(self, progress: None, events: list[Event], gen: int, first_seq: int) -> tuple[None, bytes]:
         """The bytes of consecutive events of one entry, the first of which has `first_seq`."""
         frames: list[bytes] = []

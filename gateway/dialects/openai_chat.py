@@ -1,153 +1,131 @@
 """OpenAI's chat completions as a client dialect: body -> `ChatRequest`, checked and canonical.
 
-Rendering is in `openai_chat_render`, errors in `openai_errors`. The caller's body stays whole beside the canonical
-fields: a provider of the same dialect gets every member, known to us or not. Only what Atlas itself relies on is
-checked here; the rest is the provider's to judge.
+Turns are in `openai_messages`, rendering in `openai_chat_render`, errors in `openai_errors`. The caller's body stays
+whole beside the canonical fields: a provider of the same dialect gets every member, known to us or not. Only what Atlas
+itself relies on is checked here; the rest is the provider's to judge. What would change the answer and has no canonical
+field is listed in `own`, so that a provider of another dialect refuses it.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import msgspec
 
-from gateway.core.chat import (
-    ChatRequest,
-    ImagePart,
-    Message,
-    OpaquePart,
-    Part,
-    Role,
-    TextPart,
-    Tool,
-    ToolCallPart,
-    ToolResultPart,
-)
-from gateway.core.errors import RequestError
+from gateway.core.chat import ChatRequest, Effort, Tool
+from gateway.dialects.members import Body, array, bad, beyond, kind_of, model_name, number, optional, required, whole
+from gateway.dialects.openai_messages import messages
 from gateway.dialects.strict_json import decode_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DIALECT = "openai_chat"
 MAX_CHOICES = 128
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
-Body = dict[str, Any]
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_EFFORTS = frozenset(get_args(Effort))
+_CANONICAL = frozenset(
+    {
+        "model", "messages", "stream", "n", "max_completion_tokens", "max_tokens", "temperature", "top_p", "top_k",
+        "frequency_penalty", "presence_penalty", "seed", "reasoning_effort", "stop", "tools", "tool_choice",
+        "parallel_tool_calls", "response_format",
+    }
+)  # fmt: skip
+# Accounting, tracing and tuning: no answer differs for them.
+_HINTS = frozenset(
+    {
+        "stream_options", "user", "metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention",
+        "safety_identifier", "cache_control",
+    }
+)  # fmt: skip
+_KNOWN = _CANONICAL | _HINTS
+_DEFAULTS: dict[str, Any] = {
+    "logprobs": False, "top_logprobs": 0, "logit_bias": {}, "modalities": ["text"], "verbosity": "medium",
+}  # fmt: skip
+"""Members without a canonical field that say only what holds without them."""
+_TOOL = frozenset({"type", "function", "cache_control"})
+_FUNCTION = frozenset({"name", "description", "parameters", "strict"})
 
 
-def parse(raw: bytes) -> ChatRequest:
+def parse(raw: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> ChatRequest:
     """The canonical request of a chat completions body.
 
     Raises:
         RequestError: 400, naming the parameter at fault.
     """
+    del headers  # none of this dialect's change an answer
     body = decode_object(raw)
-    messages = _messages(_required(body, "messages", list))
-    stream = bool(_optional(body, "stream", bool))
+    turns: list[str] = []
+    stream = bool(optional(body, "stream", bool))
     return ChatRequest(
         dialect=DIALECT,
-        model=_model(body),
-        messages=messages,
+        messages=messages(required(body, "messages", list), turns),
+        model=model_name(body),
         stream=stream,
-        n=_whole(body, "n", 1, MAX_CHOICES) or 1,
-        max_output_tokens=_whole(body, "max_completion_tokens", 1) or _whole(body, "max_tokens", 1),
-        temperature=_number(body, "temperature"),
-        top_p=_number(body, "top_p"),
+        n=whole(body, "n", 1, MAX_CHOICES) or 1,
+        max_output_tokens=whole(body, "max_completion_tokens", 1) or whole(body, "max_tokens", 1),
+        temperature=number(body, "temperature"),
+        top_p=number(body, "top_p"),
+        top_k=_given_whole(body, "top_k"),
+        frequency_penalty=number(body, "frequency_penalty"),
+        presence_penalty=number(body, "presence_penalty"),
+        seed=_given_whole(body, "seed"),
+        effort=_effort(body),
         stop=_stop(body),
         tools=_tools(body),
         tool_choice=_tool_choice(body),
+        parallel_tool_calls=optional(body, "parallel_tool_calls", bool),
         schema=_schema(body),
+        own=(*_own(body), *turns),
         flags={"include_usage": True} if _include_usage(body) and stream else {},
         body=body,
     )
 
 
-def _model(body: Body) -> str:
-    model: str = _required(body, "model", str)
-    if not model or len(model) > 256:
-        raise _bad("model must be a name of 1 to 256 characters", "model")
-    return model
-
-
-def _messages(given: list[Any]) -> tuple[Message, ...]:
-    if not given:
-        raise _bad("messages must not be empty", "messages")
-    return tuple(_message(message, f"messages[{index}]") for index, message in enumerate(given))
-
-
-def _message(message: Any, where: str) -> Message:
-    if not isinstance(message, dict):
-        raise _bad(f"{where} must be an object, got {_type(message)}", where)
-    members = cast("Body", message)
-    named = members.get("role")
-    role = _ROLES.get(named) if isinstance(named, str) else None
-    if role is None:
-        raise _bad(f"{where}.role must be one of {', '.join(_ROLES)}, got {named!r:.64}", f"{where}.role")
-    parts = _parts(members.get("content"), f"{where}.content")
-    if role == "tool":
-        text = "".join(part.text for part in parts if isinstance(part, TextPart))
-        return Message(role=role, parts=(ToolResultPart(id=str(members.get("tool_call_id") or ""), text=text),))
-    calls = _calls(members.get("tool_calls"), f"{where}.tool_calls")
-    return Message(role=role, parts=parts + calls, name=members.get("name"))
-
-
-def _parts(content: Any, where: str) -> tuple[Part, ...]:
-    if content is None:
-        return ()
-    if isinstance(content, str):
-        return (TextPart(text=content),)
-    if not isinstance(content, list):
-        raise _bad(f"{where} must be a string or an array of parts, got {_type(content)}", where)
-    return tuple(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
-
-
-def _part(part: Any, where: str) -> Part:
-    if not isinstance(part, dict) or not isinstance(cast("Body", part).get("type"), str):
-        raise _bad(f"{where} must be an object with a type", where)
-    members = cast("Body", part)
-    match members:
-        case {"type": "text", "text": str(text)}:
-            return TextPart(text=text)
-        case {"type": "text"}:
-            raise _bad(f"{where}.text must be a string", f"{where}.text")
-        case {"type": "image_url", "image_url": {"url": str(url)}}:
-            return ImagePart(url=url, detail=members["image_url"].get("detail"))
-        case {"type": "image_url"}:
-            raise _bad(f"{where}.image_url.url must be a string", f"{where}.image_url.url")
+def _own(body: Body) -> list[str]:
+    """Members with an effect that the canonical fields do not say; those of the turns are apart."""
+    own = beyond(body, _KNOWN, defaults=_DEFAULTS)
+    if body.get("reasoning_effort") is not None and _effort(body) is None:
+        own.append("reasoning_effort")
+    for index, tool in enumerate(array(body.get("tools"), "tools")):
+        where = f"tools[{index}]"
+        if tool.get("type") != "function":
+            own.append(where)
+        else:
+            own += beyond(tool, _TOOL, where) + beyond(tool["function"], _FUNCTION, f"{where}.function")
+    match body.get("tool_choice"):
+        case {"type": str(kind)} if kind != "function":
+            own.append("tool_choice")
         case _:
-            return OpaquePart(kind=members["type"], data=members)
+            pass
+    match body.get("response_format"):
+        case {"type": "text" | "json_object" | "json_schema"} | None:
+            pass
+        case _:
+            own.append("response_format")
+    return own
 
 
-def _calls(calls: Any, where: str) -> tuple[ToolCallPart, ...]:
-    if calls is None:
-        return ()
-    found: list[ToolCallPart] = []
-    for index, call in enumerate(_list(calls, where)):
-        match call:
-            case {"id": str(call_id), "function": {"name": str(name), "arguments": str(arguments)}}:
-                found.append(ToolCallPart(id=call_id, name=name, arguments=arguments))
-            case {"type": str(kind)} if kind != "function":
-                continue  # a kind that only its own dialect understands; it stays in the body
-            case _:
-                at = f"{where}[{index}]"
-                raise _bad(f"{at} must have an id and a function with name and arguments (a JSON string)", at)
-    return tuple(found)
+def _given_whole(body: Body, name: str) -> int | None:
+    return whole(body, name, -(2**63), 2**63 - 1)
+
+
+def _effort(body: Body) -> Effort | None:
+    effort = optional(body, "reasoning_effort", str)
+    return cast("Effort", effort) if effort in _EFFORTS else None
 
 
 def _tools(body: Body) -> tuple[Tool, ...]:
     tools: list[Tool] = []
-    for index, tool in enumerate(_list(body.get("tools"), "tools")):
+    for index, tool in enumerate(array(body.get("tools"), "tools")):
         match tool:
             case {"type": "function", "function": {"name": str()}}:
                 tools.append(_tool(tool["function"], f"tools[{index}].function"))
             case {"type": str(kind)} if kind != "function":
                 continue
             case _:
-                raise _bad(f"tools[{index}] must be a function with a name", f"tools[{index}]")
+                raise bad(f"tools[{index}] must be a function with a name", f"tools[{index}]")
     return tuple(tools)
 
 
@@ -155,7 +133,7 @@ def _tool(function: Body, where: str) -> Tool:
     try:
         return msgspec.convert(function, Tool)
     except msgspec.ValidationError as error:
-        raise _bad(f"{where}: {error}", where) from error
+        raise bad(f"{where}: {error}", where) from error
 
 
 def _tool_choice(body: Body) -> str:
@@ -169,7 +147,7 @@ def _tool_choice(body: Body) -> str:
         case {"type": str(kind)} if kind != "function":
             return "auto"
         case other:
-            raise _bad(f"tool_choice must be a string or name a function, got {_type(other)}", "tool_choice")
+            raise bad(f"tool_choice must be a string or name a function, got {kind_of(other)}", "tool_choice")
 
 
 def _schema(body: Body) -> dict[str, Any] | None:
@@ -181,11 +159,11 @@ def _schema(body: Body) -> dict[str, Any] | None:
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
             return cast("dict[str, Any]", schema)
         case {"type": "json_schema"}:
-            raise _bad("response_format.json_schema.schema must be an object", "response_format.json_schema.schema")
+            raise bad("response_format.json_schema.schema must be an object", "response_format.json_schema.schema")
         case dict():
             return None
         case other:
-            raise _bad(f"response_format must be an object, got {_type(other)}", "response_format")
+            raise bad(f"response_format must be an object, got {kind_of(other)}", "response_format")
 
 
 def _stop(body: Body) -> tuple[str, ...]:
@@ -197,7 +175,7 @@ def _stop(body: Body) -> tuple[str, ...]:
         case list(stops) if all(isinstance(stop, str) for stop in stops):
             return tuple(cast("list[str]", stops))
         case _:
-            raise _bad("stop must be a string or an array of strings", "stop")
+            raise bad("stop must be a string or an array of strings", "stop")
 
 
 def _include_usage(body: Body) -> bool:
@@ -205,53 +183,5 @@ def _include_usage(body: Body) -> bool:
     if options is None:
         return False
     if not isinstance(options, dict):
-        raise _bad(f"stream_options must be an object, got {_type(options)}", "stream_options")
-    return bool(_optional(cast("Body", options), "include_usage", bool))
-
-
-def _required(body: Body, name: str, kind: type[Any]) -> Any:
-    if body.get(name) is None:
-        raise _bad(f"{name} is required", name)
-    return _optional(body, name, kind)
-
-
-def _optional(body: Body, name: str, kind: type[Any]) -> Any:
-    value = body.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise _bad(f"{name} must be {_KINDS[kind]}, got {_type(value)}", name)
-    return value
-
-
-def _whole(body: Body, name: str, low: int, high: int = 2**31) -> int | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise _bad(f"{name} must be a whole number from {low} to {high}, got {value!r:.64}", name)
-    return value
-
-
-def _number(body: Body, name: str) -> float | None:
-    value = body.get(name)
-    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
-        raise _bad(f"{name} must be a number, got {_type(value)}", name)
-    return value
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise _bad(f"{where} must be an array, got {_type(value)}", where)
-    return value
-
-
-_KINDS: dict[type[Any], str] = {str: "a string", bool: "true or false", list: "an array", dict: "an object"}
-
-
-def _type(value: Any) -> str:
-    return _KINDS.get(type(value), "null" if value is None else "a number")
-
-
-def _bad(message: str, param: str) -> RequestError:
-    return RequestError(message, param=param, code="invalid_value")
+        raise bad(f"stream_options must be an object, got {kind_of(options)}", "stream_options")
+    return bool(optional(cast("Body", options), "include_usage", bool))

@@ -42,6 +42,7 @@ DIALECT = "openai_chat"
 DONE = b"data: [DONE]\n\n"
 
 _REASONS = {"stop_sequence": "stop", "refusal": "content_filter", "pause_turn": "stop"}
+_REASONING = {"thinking": "reasoning_content"}
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -107,6 +108,9 @@ class StreamRenderer:
         """The in-band error of one response whose log cannot be read on."""
         return _frame_bytes(failure_body(failure))
 
+    def heartbeat(self, progress: Progress) -> None:
+        """Comments only: a chunk without choices, or an event with a name, breaks clients."""
+
     def _frame(self, progress: Progress, choice: int) -> tuple[bytes, bytes]:
         """What stands around the text of a chunk of this choice; built once for each envelope."""
         if progress.top is not self._frames_top:
@@ -155,13 +159,16 @@ class StreamRenderer:
         """The bytes of a chunk in its general form, after the role chunks that are due."""
         choices: dict[int, dict[str, Any]] = {}
         usage: UsageReport | None = None
+        foreign = _foreign(chunk[0])
         for event in chunk:
-            if isinstance(event, UsageReport):
+            if not isinstance(event, UsageReport):
+                _add(choices, event, foreign=foreign)
+            elif event.dialect == DIALECT:
                 usage = event
-            else:
-                _add(choices, event)
+            else:  # where it stands is another dialect's manner: here it comes last, if the client asked
+                progress = msgspec.structs.replace(progress, usage=event, said=False)
         if not choices and usage is None:
-            return progress, b""  # another dialect's extras
+            return progress, b""  # another dialect's extras and usage
         progress, roles = self._roles(progress, choices)
         body = self._chunk(progress, list(choices.values()))
         if usage is not None:
@@ -239,6 +246,7 @@ class Collector:
         self._choices: dict[int, dict[str, Any]] = {}
         self._top: dict[str, Any] = {}
         self._usage: UsageReport | None = None
+        self._foreign = False
 
     def add(self, events: list[Event]) -> None:
         """Take further events in."""
@@ -249,9 +257,11 @@ class Collector:
                 case UsageReport():
                     self._usage = event
                 case Text() | Reasoning() | Refusal() | ToolCall() | Finish() | Extra():
+                    self._foreign = self._foreign or _foreign(event)
                     self._fold(event)
                 case _:
-                    pass
+                    continue
+            self._foreign = self._foreign and event.more
 
     def body(self, end: End) -> bytes:
         """The answer, for an end that is a success."""
@@ -280,7 +290,7 @@ class Collector:
 
     def _fold(self, event: Event) -> None:
         delta: dict[int, dict[str, Any]] = {}
-        _add(delta, event)
+        _add(delta, event, foreign=self._foreign)
         for index, part in delta.items():
             choice = self._choices.setdefault(
                 index,
@@ -304,6 +314,11 @@ def _ours(extra: Extra) -> bool:
     return extra.dialect == DIALECT
 
 
+def _foreign(first: Event) -> bool:
+    """Whether a chunk that begins with this event is one of another dialect, kept beside what it says to this one."""
+    return isinstance(first, Extra) and first.dialect != DIALECT
+
+
 def _choice(index: int, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
     return {"index": index, "delta": delta, "finish_reason": reason}
 
@@ -317,13 +332,13 @@ def _opening(delta: dict[str, Any]) -> dict[str, Any]:
     return {"role": "assistant", "content": None if "tool_calls" in delta else ""}
 
 
-def _add(choices: dict[int, dict[str, Any]], event: Event) -> None:
-    """Put one event into the choices of a chunk."""
+def _add(choices: dict[int, dict[str, Any]], event: Event, *, foreign: bool) -> None:
+    """Put one event into the choices of a chunk, which may be a `foreign` one: then no word of the source is shown."""
     match event:
         case Text(choice=index, text=text):
             _delta(choices, index)["content"] = text
         case Reasoning(choice=index, text=text, key=key):
-            _delta(choices, index)[key] = text
+            _delta(choices, index)[_REASONING.get(key, key)] = text
         case Refusal(choice=index, text=text):
             _delta(choices, index)["refusal"] = text
         case ToolCall(choice=index):
@@ -331,7 +346,8 @@ def _add(choices: dict[int, dict[str, Any]], event: Event) -> None:
             merge({"tool_calls": calls}, {"tool_calls": [_call(event)]})
         case Finish(choice=index, reason=reason, source=source):
             _delta(choices, index)
-            choices[index]["finish_reason"] = source or _REASONS.get(reason, reason)
+            known = _REASONS.get(reason, reason)
+            choices[index]["finish_reason"] = known if foreign else source or known
         case Extra(choice=int(index), patch=patch) if _ours(event):
             _delta(choices, index)
             merge(choices[index], patch)

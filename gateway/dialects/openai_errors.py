@@ -23,6 +23,11 @@ def request_body(error: RequestError) -> dict[str, Any]:
     return body
 
 
+def failure_status(failure: Failure) -> int:
+    """The status of a plain answer with this failure."""
+    return failure.consequence.status
+
+
 def failure_body(failure: Failure | None) -> dict[str, Any]:
     """The body of a failed answer, in-band or not; says whose error it is and lists the attempts."""
     failure = failure or Failure(Category.INTERNAL, "the stream failed")
@@ -34,6 +39,8 @@ def failure_body(failure: Failure | None) -> dict[str, Any]:
         "code": consequence.code,
         "whose": consequence.whose,
     }
+    if failure.provider_code is not None:
+        error["provider_code"] = failure.provider_code
     if failure.attempts:
         error["attempts"] = list(failure.attempts)
     return {"error": error}

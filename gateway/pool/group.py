@@ -17,7 +17,7 @@ import msgspec
 from gateway.core.errors import Category, ProviderError
 from gateway.core.events import Finish, Leg, is_content
 from gateway.pool.retry import MAX_ATTEMPTS, repeat_after_s
-from gateway.upstream.contract import pump
+from gateway.upstream.contract import pump, skipped
 
 if TYPE_CHECKING:
     import random
@@ -39,7 +39,8 @@ class ProviderGroup:
     """The endpoints of one route. `model` may end in `*`: then it serves every model with that prefix.
 
     `on_attempt(endpoint, outcome, seconds)` is told how each attempt went: `ok` at its first content, else the
-    category.
+    category. `on_unmapped(endpoint, status)` is told of errors that nothing but the class of their status explains,
+    `on_malformed(endpoint, count)` of payloads that an attempt could not read.
     """
 
     model: str
@@ -48,6 +49,8 @@ class ProviderGroup:
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     on_attempt: Callable[[str, str, float], None] = field(default=lambda _endpoint, _outcome, _seconds: None)
+    on_unmapped: Callable[[str, int], None] = field(default=lambda _endpoint, _status: None)
+    on_malformed: Callable[[str, int], None] = field(default=lambda _endpoint, _count: None)
 
     @property
     def wildcard(self) -> bool:
@@ -64,12 +67,19 @@ class ProviderGroup:
 
 
 class Attempts:
-    """The attempts of one request, as an event source: see `streams.source.Source`."""
+    """The attempts of one request, as an event source: see `streams.source.Source`.
+
+    `endpoint` is the one that answers, `trying` the one that was asked and has neither failed nor given content.
+    `malformed` counts the payloads that the attempts left so far could not read.
+    """
 
     def __init__(self, group: ProviderGroup, request: ChatRequest, endpoints: tuple[Endpoint, ...]) -> None:
         self._group, self._request, self._endpoints = group, request, endpoints
         self.attempts: list[str] = []
         self.endpoint: Endpoint | None = None
+        self.trying: Endpoint | None = None
+        self.malformed = 0
+        self._reading: AsyncIterator[Batch] | None = None
         self._answering: AbstractAsyncContextManager[AsyncIterator[Batch]] | None = None
         self._failures: list[Failure] = []
         self._uncounted: set[str] = set()
@@ -112,6 +122,10 @@ class Attempts:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Leave the attempt that answers."""
+        if self.endpoint is not None:
+            self._count_malformed(self.endpoint)
+            if isinstance(error, ProviderError):
+                self._count_unmapped(self.endpoint, error)
         answering, self._answering = self._answering, None
         if answering is not None:
             await answering.__aexit__(kind, error, traceback)
@@ -122,15 +136,16 @@ class Attempts:
 
     async def _first_content(self, endpoint: Endpoint) -> AsyncIterator[Batch] | None:
         """Ask one endpoint; its batches once the first content is there, None (and a failure noted) if it fails."""
-        begun = self._group.clock()
+        begun, self.trying = self._group.clock(), endpoint
         try:
             model = endpoint.model_for(self._group.wanted(self._request.model))
             async with asyncio.timeout(endpoint.timeouts.first_token_s):
                 attempt = endpoint.provider.stream(self._request, model)
-                batches = await attempt.__aenter__()
+                batches = self._reading = await attempt.__aenter__()
                 try:
                     head = await _read_to_content(batches)
                 except BaseException:
+                    self._count_malformed(endpoint)
                     await attempt.__aexit__(*sys.exc_info())
                     raise
         except TimeoutError:
@@ -141,7 +156,7 @@ class Attempts:
         except ProviderError as error:
             self._note(endpoint, error, begun)
         else:
-            self.endpoint, self._answering = endpoint, attempt
+            self.endpoint, self.trying, self._answering = endpoint, None, attempt
             self.attempts.append(f"{endpoint.name}: ok")
             self._group.on_attempt(endpoint.name, "ok", self._group.clock() - begun)
             leg = Leg(1, endpoint.name, endpoint.provider.kind, STRATEGY, self._why(endpoint))
@@ -153,8 +168,21 @@ class Attempts:
             return "first in order"
         return f"{endpoint.name} after {', '.join(self.attempts[:-1])}"
 
+    def _count_malformed(self, endpoint: Endpoint) -> None:
+        """Called when an attempt is left: what it skipped is known then."""
+        count = skipped(self._reading)
+        self._reading = None
+        if count:
+            self.malformed += count
+            self._group.on_malformed(endpoint.name, count)
+
+    def _count_unmapped(self, endpoint: Endpoint, error: ProviderError) -> None:
+        if error.unmapped is not None:
+            self._group.on_unmapped(endpoint.name, error.unmapped)
+
     def _note(self, endpoint: Endpoint, error: ProviderError, begun: float) -> None:
-        failure = error.failure
+        self._count_unmapped(endpoint, error)
+        failure, self.trying = error.failure, None
         if failure.category is Category.MODEL_NOT_FOUND and endpoint.model == "*":
             failure = msgspec.structs.replace(failure, status=404)  # the client named it
         if failure.category in _UNCOUNTED:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.core.errors import Category, ProviderError
+from gateway.providers._account import hiding, without_key
 from gateway.upstream.sse import OversizeEvent
 
 if TYPE_CHECKING:
@@ -92,25 +93,31 @@ class Wire:
 class Asking:
     """One exchange, as the context manager that an adapter's `stream` returns.
 
-    `check(answer)` raises when the head is an error, or none of a stream.
+    `check(answer)` raises when the head is an error, or none of a stream. No failure that leaves here, at the head or
+    within the stream, repeats the account's `key`.
     """
 
-    __slots__ = ("_check", "_posting", "_reading", "_wire")
+    __slots__ = ("_check", "_key", "_posting", "_reading", "_wire")
 
     def __init__(
-        self, posting: AbstractAsyncContextManager[Answer], check: Callable[[Answer], Awaitable[None]], wire: Wire
+        self,
+        posting: AbstractAsyncContextManager[Answer],
+        check: Callable[[Answer], Awaitable[None]],
+        wire: Wire,
+        key: str | None = None,
     ) -> None:
-        self._posting, self._check, self._wire = posting, check, wire
+        self._posting, self._check, self._wire, self._key = posting, check, wire, key
         self._reading: Reading | None = None
 
     async def __aenter__(self) -> AsyncIterator[Batch]:
         answer = await self._posting.__aenter__()
         try:
-            await self._check(answer)
+            with hiding(self._key):
+                await self._check(answer)
         except BaseException:
             await self._posting.__aexit__(*sys.exc_info())
             raise
-        self._reading = Reading(answer, self._wire)
+        self._reading = Reading(answer, self._wire, self._key)
         return self._reading
 
     async def __aexit__(
@@ -126,12 +133,17 @@ class Asking:
 class Reading:
     """The iterator of one answer: one batch a read."""
 
-    __slots__ = ("_decoder", "_framing", "_from_stream", "answer", "done")
+    __slots__ = ("_decoder", "_framing", "_from_stream", "_key", "answer", "done")
 
-    def __init__(self, answer: Answer, wire: Wire) -> None:
-        self.answer = answer
+    def __init__(self, answer: Answer, wire: Wire, key: str | None = None) -> None:
+        self.answer, self._key = answer, key
         self._framing, self._decoder, self._from_stream = wire.framing(), wire.decoder(), wire.from_stream
         self.done = False
+
+    @property
+    def malformed(self) -> int:
+        """Payloads that were skipped so far; see `upstream.contract.SkipsMalformed`."""
+        return self._decoder.malformed
 
     def __aiter__(self) -> AsyncIterator[Batch]:
         return self
@@ -187,7 +199,7 @@ class Reading:
         except (Malformed, OversizeEvent) as error:
             raise ProviderError(Category.PROTOCOL, str(error)) from error
         except InStreamError as error:
-            raise self._from_stream(error.body) from error
+            raise without_key(self._from_stream(error.body), self._key) from error
         if self._decoder.done:
             self.done = True
         elif not data:

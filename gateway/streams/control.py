@@ -53,8 +53,8 @@ class StreamControl:
     """Pause, resume and cancel streams of one tenant at a time.
 
     Each call takes an optional `op_id` (repeat it and get the first answer), `expect_gen` (If-Match) and `reason` (at
-    most 200 characters). `on_control(op, result)` and `on_close(seconds)`, from a cancel to the closed upstream, are
-    told what happened.
+    most 200 characters). `on_control(op, result)`, `on_close(seconds)`, from a cancel to the closed upstream, and
+    `on_wasted(tokens)`, which a cancel dropped after their owner had left, are told what happened.
     """
 
     def __init__(
@@ -65,9 +65,10 @@ class StreamControl:
         *,
         on_control: Callable[[str, str], None] = lambda _op, _result: None,
         on_close: Callable[[float], None] = lambda _seconds: None,
+        on_wasted: Callable[[int], None] = lambda _tokens: None,
     ) -> None:
         self._journal, self._hub, self._clock = journal, hub, clock
-        self._on_control, self._on_close = on_control, on_close
+        self._on_control, self._on_close, self._on_wasted = on_control, on_close, on_wasted
 
     async def find(self, shown: str, tenant: str) -> Known:
         """What is known of the caller's stream.
@@ -248,6 +249,9 @@ class StreamControl:
             if record.paused_since is not None:
                 paused_ms = 1000 * (self._clock.now() - record.paused_since)
                 metrics["paused_ms"] = round(metrics.get("paused_ms", 0.0) + paused_ms, 3)
+            if end.state is State.CANCELLED and (held := facts.get("held_tokens", 0)):
+                metrics["wasted_tokens"] = held
+                self._on_wasted(held)
             await self._journal.annotate(record.sid, {**facts, **end_facts(end), "metrics": metrics})
 
     def _cancelled(self, record: Record, reason: str) -> End:

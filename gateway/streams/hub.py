@@ -98,6 +98,7 @@ class Channel:
         "readers",
         "reattaches",
         "renderers",
+        "replayed_events",
         "ring",
         "ring_bytes",
         "session",
@@ -117,7 +118,7 @@ class Channel:
         self.ended = False
         self.session: Owner | None = None
         self.readers: set[Follower] = set()
-        self.reader_peak = self.reattaches = 0
+        self.reader_peak = self.reattaches = self.replayed_events = 0
         self.renderers: dict[str, object] = {}
         self.waiting: list[Follower] = []
 

@@ -95,6 +95,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     kept: End | None = None
     ended: float | None = None
     operations: tuple[tuple[str, float, Answer], ...] = ()
+    key_id: str | None = None
 
     def servable(self, tail: int) -> int:
         """The last seq that readers may be served."""

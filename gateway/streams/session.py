@@ -73,10 +73,10 @@ class Session:
     """The owner of one stream in this process."""
 
     __slots__ = (
-        "_active_s", "_answered", "_bytes", "_cancelled", "_clock", "_gen", "_held", "_hub", "_journal",
-        "_last_progress", "_last_read", "_last_tick", "_monotonic", "_on_end", "_paused_at", "_pending", "_policy",
-        "_refused", "_room", "_seq", "_shutting_down", "_stop", "_streaming", "_task", "_unacked", "channel", "closed",
-        "end", "grace_until", "key", "record", "request_id", "sid", "source", "stats",
+        "_active_s", "_answered", "_bytes", "_cancelled", "_cancelled_at", "_clock", "_gen", "_held", "_hub",
+        "_journal", "_last_progress", "_last_read", "_last_tick", "_monotonic", "_on_end", "_paused_at", "_pending",
+        "_policy", "_refused", "_room", "_seq", "_shutting_down", "_stop", "_streaming", "_task", "_unacked",
+        "channel", "closed", "end", "grace_until", "key", "record", "request_id", "sid", "source", "stats",
     )  # fmt: skip
 
     def __init__(self, record: Record, source: Source, channel: Channel, ground: Ground) -> None:
@@ -105,6 +105,7 @@ class Session:
         self._cancelled = self._shutting_down = False
         self._active_s = 0.0
         self._paused_at: float | None = None
+        self._cancelled_at: float | None = None
         self._last_tick = clock.monotonic()
         self._last_read = self._last_progress = self._last_tick
         self._streaming = False
@@ -130,6 +131,7 @@ class Session:
             await self._leave()
 
     async def _pump(self) -> None:
+        self.stats.opened = self._monotonic()
         try:
             async with self.source.open() as batches:
                 self._streaming = True
@@ -269,6 +271,7 @@ class Session:
             await self._end_safely(self._failed(Failure(Category.INTERNAL, "the gateway is shutting down"), "shutdown"))
 
     def _completed(self) -> End:
+        self.stats.completed()
         length = any(finish.reason == "length" for finish in self.stats.finishes)
         if self.stats.usage is None and self.stats.content_events:
             self._pending.append(UsageReport(self.stats.effective_usage()))
@@ -285,6 +288,8 @@ class Session:
     async def _leave(self) -> None:
         """The source is closed: nothing further will be read, and everybody may know."""
         self.closed.set()
+        if self._cancelled_at is not None:
+            self.stats.cancel_to_close_s = self._monotonic() - self._cancelled_at
         try:
             async with asyncio.timeout(LEAVE_DEADLINE_S):
                 await self._on_end(self, self.end or End(State.FAILED, "superseded"))
@@ -298,7 +303,7 @@ class Session:
         """Stop now: the log has its terminal entry already."""
         if self._is_over:
             return
-        self._cancelled = True
+        self._cancelled, self._cancelled_at = True, self._monotonic()
         self._count_pause()
         if end is not None:
             self.end = end
@@ -327,10 +332,12 @@ class Session:
     def paused(self) -> None:
         """A pause was acknowledged."""
         self._paused_at = self._monotonic()
+        self.stats.held_back()
 
     def resumed(self) -> None:
         """A resume was acknowledged: read on, if the pause bound had stopped the reading."""
         self._count_pause()
+        self.stats.served_again()
         self._held = 0
         if self._room is not None:
             self._room.set()
@@ -358,7 +365,7 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """What only the owner knows, for the status object."""
-        facts = self.stats.facts(self._clock.monotonic(), self.source.attempts)
+        facts = self.stats.facts(self._clock.monotonic(), self.source.attempts, self.end)
         return facts if self.end is None else {**facts, **end_facts(self.end)}
 
     def tick(self, now: float) -> None:
@@ -366,6 +373,10 @@ class Session:
         elapsed, self._last_tick = now - self._last_tick, now
         if self.channel.hold is None:
             self._active_s += elapsed
+            if self.channel.readers:
+                self.stats.served_again()
+            else:
+                self.stats.held_back()
         if self.end is not None:
             return
         timeouts = self.source.timeouts

@@ -3,12 +3,22 @@
 Percentiles come from a histogram with bounds a factor of 1.25 apart, and are its upper bounds: at most 25 % too high.
 """
 
-from bisect import bisect_right
-from typing import Any
+from __future__ import annotations
 
-from gateway.core.events import Extra, Finish, Leg, Reasoning, Refusal, Text, ToolCall, UsageReport
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.core.events import Extra, Finish, Leg, Reasoning, Refusal, State, Text, ToolCall, UsageReport
+from gateway.core.tokens import Counted, utf8_length
 from gateway.core.usage import Usage
-from gateway.upstream.contract import Batch
+from gateway.streams.status import REPLACED, leg_object, usage_object
+from gateway.streams.tally import NO_ACCOUNT, Account, Tally, total_cost_usd, total_usage
+
+if TYPE_CHECKING:
+    from gateway.core.events import End
+    from gateway.upstream.contract import Batch
 
 STALL_S = 2.0
 """A gap between two reads of the upstream that counts as a stall, seconds."""
@@ -18,79 +28,204 @@ BOUNDS_S: tuple[float, ...] = tuple(0.0001 * 1.25**step for step in range(68))
 
 
 class Stats:
-    """Counters of one stream. Times are monotonic seconds."""
+    """Counters of one stream. Times are monotonic seconds.
+
+    `size` (UTF-8 bytes of content), `content_events`, `calls`, `thought`, `opaque` and `usage` are those of the leg
+    that runs now; `silent_events` are all other events of the stream. A usage report is the last word on a leg if it
+    has finished and nothing came after the report; otherwise it is a lower bound, because some vendors report the
+    prompt first and count on.
+    """
 
     __slots__ = (
+        "account",
+        "begun",
         "buckets",
-        "characters",
+        "calls",
+        "cancel_to_close_s",
         "content_events",
         "created",
-        "events",
+        "dropped_from",
+        "earlier",
         "finishes",
         "first_content",
         "gap_max",
         "last_batch",
-        "legs",
+        "leg",
+        "leg_content",
+        "leg_finished",
+        "opaque",
+        "opened",
         "paused_s",
-        "reads",
+        "reported_at",
+        "silent_events",
+        "size",
         "stalls",
+        "thought",
         "usage",
     )
 
     def __init__(self, created: float) -> None:
-        self.created = created
+        self.account: Account = NO_ACCOUNT
+        self.created = self.last_batch = created
+        self.opened: float | None = None
         self.first_content: float | None = None
-        self.last_batch = created
-        self.events = self.reads = self.characters = self.content_events = self.stalls = 0
+        self.cancel_to_close_s: float | None = None
+        self.stalls = self.silent_events = self.content_events = 0
         self.gap_max = self.paused_s = 0.0
-        self.buckets: list[int] | None = None
-        self.legs: list[Leg] = []
-        self.usage: Usage | None = None
+        self.buckets: list[int] = []
         self.finishes: list[Finish] = []
+        self.earlier: tuple[Tally, ...] = ()
+        self.dropped_from: tuple[int, int] | None = None
+        self._begin(None, created)
+
+    def _begin(self, leg: Leg | None, begun: float) -> None:
+        """Count from zero for a leg."""
+        self.silent_events += self.content_events  # of the leg before
+        self.leg, self.begun = leg, begun
+        self.size = self.content_events = self.calls = self.thought = self.opaque = 0
+        self.usage: Usage | None = None
+        self.leg_content: float | None = None
+        self.leg_finished = False
+        self.reported_at = -1
 
     def observe(self, batch: Batch, now: float) -> None:
         """Count one read of the upstream."""
-        self.events += len(batch)
+        size = count = 0  # locals cost a third of attributes
         for event in batch:
             kind = type(event)
             if kind is Text:
-                self.characters += len(event.text)  # type: ignore[union-attr]
-                self.content_events += 1
+                text = event.text  # type: ignore[union-attr]
+                size += len(text) if text.isascii() else utf8_length(text)
+                count += 1
             elif kind is not Extra:
+                self.size += size
+                self.content_events += count
+                size = count = 0
                 self._rarer(event)
-        if self.first_content is not None:
+            else:
+                self.silent_events += 1
+                self.opaque += event.content and not event.more  # type: ignore[union-attr]
+        self.size += size
+        self.content_events += count
+        if self.leg_content is not None:
             gap = now - self.last_batch
-            if self.buckets is None:
-                self.buckets = [0] * (len(BOUNDS_S) + 1)
             self.buckets[bisect_right(BOUNDS_S, gap)] += 1
-            self.reads += 1
             if gap > self.gap_max:  # noqa: PLR1730  half the cost of max(), once per read
                 self.gap_max = gap
             if gap >= STALL_S:
                 self.stalls += 1
-        elif self.content_events:
-            self.first_content = now
+        elif self.content_events or self.opaque:
+            self.leg_content = now
+            if self.first_content is None:
+                self.first_content = now
+                self.buckets = [0] * (len(BOUNDS_S) + 1)
         self.last_batch = now
 
     def _rarer(self, event: Any) -> None:
+        self.silent_events += 1
         match event:
-            case Reasoning(text=text) | Refusal(text=text) | ToolCall(arguments=text):
-                self.characters += len(text)
-                self.content_events += 1
+            case Reasoning(text=text):
+                self.thought += utf8_length(text)
+                self._count(text)
+            case Refusal(text=text):
+                self._count(text)
+            case ToolCall(arguments=arguments, name=name):
+                self.calls += name is not None
+                self._count(arguments if name is None else name + arguments)
             case UsageReport(usage=usage):
-                self.usage = usage
+                self.usage, self.reported_at = usage, self.content_events
             case Finish():
                 self.finishes.append(event)
+                self.leg_finished = True
             case Leg():
-                self.legs.append(event)
+                if self.leg is not None:
+                    self.earlier = (*self.earlier, self._tally())
+                self._begin(event, self.created if self.leg is None else self.last_batch)
             case _:
                 pass
 
+    def _count(self, text: str) -> None:
+        self.size += utf8_length(text)
+        self.content_events += 1
+        self.silent_events -= 1
+
+    @property
+    def events(self) -> int:
+        """Events of the source, whatever they say."""
+        return self.content_events + self.silent_events
+
+    @property
+    def reads(self) -> int:
+        """Reads after the first content, of which each ended a gap."""
+        return sum(self.buckets)
+
+    @property
+    def legs(self) -> list[Leg]:
+        """The legs so far."""
+        return [tally.leg for tally in self.tallies() if tally.leg is not None]
+
+    def tallies(self) -> tuple[Tally, ...]:
+        """What each leg took; one without a leg where the source has none."""
+        return (*self.earlier, self._tally())
+
+    def completed(self) -> None:
+        """The provider said that the answer is whole: what it reported last is its last word."""
+        self.leg_finished, self.reported_at = True, self.content_events
+
+    def _tally(self) -> Tally:
+        counted = Counted(
+            size=self.size,
+            events=self.content_events,
+            calls=self.calls,
+            reasoning=self.thought,
+            opaque=self.opaque,
+        )
+        return Tally(
+            leg=self.leg,
+            counted=counted,
+            usage=self._usage(counted),
+            finished=self.leg_finished,
+            begun=self.begun,
+            ended=self.last_batch,
+            first_content=self.leg_content,
+        )
+
+    def _usage(self, counted: Counted) -> Usage:
+        reported, account = self.usage, self.account
+        if reported is not None and self.leg_finished and self.reported_at == self.content_events:
+            return reported
+        if self.leg is None and not counted.events and reported is None:
+            return Usage(estimated=True)
+        output = account.output_tokens(self.leg, counted)
+        if reported is None:
+            return Usage(input_tokens=account.input_tokens(self.leg), output_tokens=output, estimated=True)
+        output = max(reported.output_tokens, output)
+        return msgspec.structs.replace(reported, output_tokens=output, estimated=True)
+
+    def held_back(self) -> None:
+        """From here on nobody is served what comes, for the time being."""
+        if self.dropped_from is None:
+            self.dropped_from = (self.size, len(self.earlier))
+
+    def served_again(self) -> None:
+        """What was held back is served after all."""
+        self.dropped_from = None
+
+    def held_tokens(self) -> int:
+        """Output tokens that came while nothing was served, by their share of the leg's bytes; a cancel wastes them."""
+        if self.dropped_from is None or not self.size:
+            return 0
+        size, legs = self.dropped_from
+        if legs != len(self.earlier):
+            size = 0
+        return round(self._tally().usage.output_tokens * (self.size - size) / self.size)
+
     def percentile_s(self, share: float) -> float | None:
         """The upper bound of the bucket that holds the given share of gaps; None without two reads."""
-        if self.buckets is None:
+        reads = self.reads
+        if not reads:
             return None
-        wanted, seen = share * self.reads, 0
+        wanted, seen = share * reads, 0
         for bound, count in zip(BOUNDS_S, self.buckets, strict=False):
             seen += count
             if seen >= wanted:
@@ -98,49 +233,46 @@ class Stats:
         return self.gap_max
 
     def effective_usage(self) -> Usage:
-        """The provider's usage, or an estimate from what was seen (about four characters a token)."""
-        if self.usage is not None:
-            return self.usage
-        return Usage(output_tokens=max(self.content_events, self.characters // 4), estimated=True)
+        """The sum over all legs: the providers' own usage, or estimates where they did not say."""
+        return total_usage(self.tallies())
 
-    def facts(self, now: float, attempts: list[str]) -> dict[str, Any]:
+    def facts(self, now: float, attempts: list[str], end: End | None = None) -> dict[str, Any]:
         """The part of a status object that only the owner knows."""
-        ttft_ms = _ms(None if self.first_content is None else self.first_content - self.created)
-        streaming_s = 0.0 if self.first_content is None else self.last_batch - self.first_content
+        tallies = [tally for tally in self.tallies() if tally.leg is not None]
+        costs = [self.account.cost_usd(tally.leg, tally.usage) for tally in tallies]
         usage = self.effective_usage()
-        rate = None if streaming_s <= 0 else round(usage.output_tokens / streaming_s, 1)
+        metrics = self._metrics(now, usage)
+        if end is not None and end.state is State.CANCELLED:
+            metrics["wasted_tokens"] = self.held_tokens()
         return {
             "attempts": list(attempts),
             "legs": [
-                {
-                    "leg": leg.leg,
-                    "endpoint": leg.endpoint,
-                    "provider": leg.provider,
-                    "strategy": leg.strategy,
-                    "ttft_ms": ttft_ms,
-                }
-                for leg in self.legs
+                leg_object(tally, cost, end if tally is tallies[-1] else REPLACED)
+                for tally, cost in zip(tallies, costs, strict=True)
             ],
-            "usage": {
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "cached_tokens": usage.cached_tokens,
-                "reasoning_tokens": usage.reasoning_tokens,
-                "estimated": usage.estimated,
+            "usage": usage_object(usage),
+            "cost_usd": total_cost_usd(costs),
+            "held_tokens": self.held_tokens(),
+            "metrics": metrics,
+        }
+
+    def _metrics(self, now: float, usage: Usage) -> dict[str, Any]:
+        streaming_s = 0.0 if self.first_content is None else self.last_batch - self.first_content
+        return {
+            "queue_ms": _ms(None if self.opened is None else self.opened - self.created),
+            "ttft_ms": _ms(None if self.first_content is None else self.first_content - self.created),
+            "inter_token_ms": {
+                "p50": _ms(self.percentile_s(0.5)),
+                "p95": _ms(self.percentile_s(0.95)),
+                "max": _ms(self.gap_max if self.reads else None),
             },
-            "metrics": {
-                "ttft_ms": ttft_ms,
-                "inter_token_ms": {
-                    "p50": _ms(self.percentile_s(0.5)),
-                    "p95": _ms(self.percentile_s(0.95)),
-                    "max": _ms(self.gap_max if self.reads else None),
-                },
-                "tokens_per_s": rate,
-                "stalls": self.stalls,
-                "paused_ms": _ms(self.paused_s),
-                "duration_ms": _ms(now - self.created),
-                "events": self.events,
-            },
+            "tokens_per_s": None if streaming_s <= 0 else round(usage.output_tokens / streaming_s, 1),
+            "stalls": self.stalls,
+            "paused_ms": _ms(self.paused_s),
+            "duration_ms": _ms(now - self.created),
+            "events": self.events,
+            "wasted_tokens": 0,
+            "cancel_to_close_ms": _ms(self.cancel_to_close_s),
         }
 
 

@@ -10,10 +10,15 @@ from gateway.core.ids import show_sid
 if TYPE_CHECKING:
     from gateway.core.errors import Failure
     from gateway.core.events import End
+    from gateway.core.usage import Usage
     from gateway.streams.hub import Channel
     from gateway.streams.journal import Known
+    from gateway.streams.tally import Tally
 
-_NO_FACTS: dict[str, Any] = {"attempts": [], "legs": [], "usage": None, "metrics": {}}
+_NO_FACTS: dict[str, Any] = {"attempts": [], "legs": [], "usage": None, "cost_usd": None, "metrics": {}}
+
+REPLACED = "replaced"
+"""How a leg ended that another one continued."""
 
 
 def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | None) -> dict[str, Any]:
@@ -25,6 +30,7 @@ def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | Non
     if channel is not None:
         metrics["readers_max"] = max(channel.reader_peak, metrics.get("readers_max", 0))
         metrics["reattaches"] = max(channel.reattaches, metrics.get("reattaches", 0))
+        metrics["replayed_events"] = max(channel.replayed_events, metrics.get("replayed_events", 0))
     return {
         "id": show_sid(record.sid),
         "object": "stream",
@@ -43,7 +49,7 @@ def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | Non
         "attempts": facts["attempts"],
         "legs": facts["legs"],
         "usage": facts["usage"],
-        "cost_usd": None,
+        "cost_usd": facts["cost_usd"],
         "metrics": metrics,
         **({"error": facts["error"]} if facts.get("error") and has_ended else {}),
     }
@@ -52,6 +58,38 @@ def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | Non
 def end_facts(end: End) -> dict[str, Any]:
     """What a status object shows of how the stream ended."""
     return {"reason": end.reason, "error": None if end.failure is None else error_object(end.failure)}
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Usage as status objects show it: every member, null where nobody said."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "cache_creation_tokens": usage.cache_creation_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "estimated": usage.estimated,
+    }
+
+
+def leg_object(tally: Tally, cost_usd: float | None, end: End | str | None) -> dict[str, Any]:
+    """One leg as status objects show it; `end` is null while it runs."""
+    leg = tally.leg
+    return {
+        "leg": 0 if leg is None else leg.leg,
+        "endpoint": None if leg is None else leg.endpoint,
+        "provider": None if leg is None else leg.provider,
+        "strategy": None if leg is None else leg.strategy,
+        "ttft_ms": tally.ttft_ms,
+        "usage": usage_object(tally.usage),
+        "cost_usd": cost_usd,
+        "end": end if end is None or isinstance(end, str) else end_word(end),
+    }
+
+
+def end_word(end: End) -> str:
+    """State and reason in one word: `completed`, `cancelled:disconnect`."""
+    return str(end.state) if end.reason is None else f"{end.state}:{end.reason}"
 
 
 def error_object(failure: Failure) -> dict[str, Any]:

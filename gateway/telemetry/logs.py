@@ -10,8 +10,9 @@ import time
 import msgspec
 
 FIELDS = (
-    "request", "stream", "route", "model", "endpoint", "state", "reason", "status", "method", "input_tokens",
-    "output_tokens", "estimated", "ttft_ms", "duration_ms", "attempts", "port", "host",
+    "request", "stream", "key", "route", "model", "endpoint", "state", "reason", "status", "method", "input_tokens",
+    "output_tokens", "cached_tokens", "cache_creation_tokens", "reasoning_tokens", "estimated", "cost_usd", "ttft_ms",
+    "duration_ms", "attempts", "tenant", "provider", "leg", "end", "stops_on_close", "billed_beyond", "port", "host",
 )  # fmt: skip
 
 

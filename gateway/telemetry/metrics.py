@@ -48,6 +48,14 @@ class Metrics:
             "atlas_upstream_duration_seconds", "Time of an attempt to its first content or its failure", ["endpoint"],
             buckets=_SECONDS, registry=registry,
         ))  # fmt: skip
+        self.unmapped_errors = _labelled(Counter(
+            "atlas_upstream_unmapped_errors", "Provider errors that only the class of their status explained",
+            ["endpoint", "status"], registry=registry,
+        ))  # fmt: skip
+        self.malformed_events = _labelled(Counter(
+            "atlas_upstream_malformed_events", "Payloads of providers that could not be read and were skipped",
+            ["endpoint"], registry=registry,
+        ))  # fmt: skip
         self.first_token = _labelled(Histogram(
             "atlas_time_to_first_token_seconds", "From the request to the first content in the log", ["route"],
             buckets=_SECONDS, registry=registry,
@@ -57,6 +65,13 @@ class Metrics:
             buckets=_FAST, registry=registry,
         ))  # fmt: skip
         self.tokens = _labelled(Counter("atlas_tokens", "Tokens by type", ["endpoint", "type"], registry=registry))
+        self.cost = _labelled(Counter(
+            "atlas_cost_usd", "What tokens cost where the price is known, USD", ["endpoint"], registry=registry
+        ))  # fmt: skip
+        self.wasted_tokens = Counter(
+            "atlas_stream_wasted_tokens", "Output tokens of cancelled streams that came while nobody was served",
+            registry=registry,
+        )  # fmt: skip
         self.streams = _labelled(Gauge("atlas_streams", "Streams owned by this process", ["state"], registry=registry))
         self.stream_ends = _labelled(
             Counter("atlas_stream_ends", "Ended streams by state and reason", ["reason"], registry=registry)

@@ -39,6 +39,21 @@ async def pump(batches: AsyncIterator[Batch], accept: Accept) -> bool:
     return False
 
 
+@runtime_checkable
+class SkipsMalformed(Protocol):
+    """An iterator of batches that skips payloads which it cannot read, as long as others come."""
+
+    @property
+    def malformed(self) -> int:
+        """Payloads that were skipped so far."""
+        ...
+
+
+def skipped(batches: object) -> int:
+    """Payloads that this iterator of batches has skipped."""
+    return batches.malformed if isinstance(batches, SkipsMalformed) else 0
+
+
 class Provider(Protocol):
     """One configured account of one vendor API.
 
@@ -63,6 +78,19 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close idle connections; running streams were left before."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A provider that can say how many tokens a prompt has without answering it; others are estimated."""
+
+    async def count_tokens(self, request: ChatRequest, model: str) -> int:
+        """The whole prompt's tokens for the provider's own `model`, tools and system prompts included.
+
+        Raises:
+            ProviderError: as `Provider.stream` on entering, and `timeout_total` after a few seconds.
+        """
         ...
 
 

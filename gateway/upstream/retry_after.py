@@ -1,7 +1,9 @@
-"""How long a provider asks us to wait, from whichever header it uses. Pure."""
+"""How long a provider asks us to wait, from whichever header or member it uses. Pure."""
 
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 CAP_S = 300.0
 
@@ -23,6 +25,12 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
         return _capped(parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):
         return None
+
+
+def retry_delay_s(delay: Any) -> float | None:
+    """Seconds of a `google.rpc.RetryInfo.retryDelay`, such as `34.07s`; 0..300, None for anything else."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s", delay) if isinstance(delay, str) else None
+    return None if found is None else _capped(float(found[1]))
 
 
 def _number(value: str | None) -> float | None:

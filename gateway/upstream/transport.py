@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ssl
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import httpx
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.upstream.contract import Timeouts
 
 Headers = list[tuple[str, str]]
+Url: TypeAlias = httpx.URL
 
 
 class Transport:

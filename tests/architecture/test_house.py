@@ -14,6 +14,7 @@ ONLY_IN = {
     "prometheus_client": {"gateway/telemetry/metrics.py"},
     "sse_starlette": {"gateway/api/sse.py"},
     "redis": set[str](),
+    "genai_prices": {"gateway/pool/prices.py"},
 }
 
 

@@ -145,7 +145,8 @@ def test_the_callers_own_faults_are_not_tried_elsewhere(plan: Plan, status: int,
             answer = await it.ask()
             error = answer.json["error"]
             assert (answer.status, error["code"], answer.headers["x-should-retry"]) == (status, code, "false")
-            assert error["message"] == plan.error["error"]["message"]  # type: ignore[index]
+            assert plan.refused is not None
+            assert error["message"] == plan.refused.message
             assert (len(it.ups[0].requests), len(it.ups[1].requests)) == (1, 0)
 
     run(scenario())

@@ -6,93 +6,30 @@ every choice has a finish reason.
 """
 
 import json
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from openai import APIError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import APIError, APIStatusError
 
 from tests.recorded.accumulate import accumulated, comparable
-from tests.support.chaos import ChaosProvider, Plan
+from tests.recorded.replay import ASKED, COMPATIBLE, MODEL, body_of, plan_of, replayed, sizes_of, ways
+from tests.recorded.replay import openai_chunks as chunks
+from tests.support.chaos import ChaosProvider
 from tests.support.http import RawClient
-from tests.support.recordings import Exchange, Recording, folder, need_recordings, recorded, recordings
+from tests.support.recordings import Recording, need_recordings, recordings
 from tests.support.run import run
 from tests.support.server import AtlasServer, atlas_settings
 
-VENDORS = ("openai-chat", "azure-openai", "groq", "mistral", "deepseek", "openrouter", "xai")
-MODEL = "recorded"
-SMALL = 8_192
-SMALLEST: dict[str, Any] = {"messages": [{"role": "user", "content": "?"}]}
-_HEADERS_KEPT = ("retry-after", "retry-after-ms", "x-should-retry", "x-request-id")
+streams = pytest.mark.parametrize("recording", replayed("stream", *COMPATIBLE))
 
 
-def left_out(recording: Recording) -> str | None:
-    """Why a recording is not replayed here."""
-    path = recording.load().path
-    return f"recorded from {path}" if path and "/chat/completions" not in path else None
-
-
-def replayed(kind: str) -> list[Any]:
-    """The parameters of a test: every recording of one kind."""
-    everything = [param for vendor in VENDORS for param in recorded(vendor, kind)]  # type: ignore[arg-type]
-    if not folder().is_dir():
-        return everything[:1]
-    return [param for param in everything if param.values[0] is not None and left_out(param.values[0]) is None]
-
-
-def body_of(exchange: Exchange) -> dict[str, Any]:
-    """The recorded request, for the replayed model; a small one where only the answer was recorded."""
-    recorded_body = exchange.request_body or {}
-    messages = recorded_body.get("messages") or [{"role": "user", "content": "?"}]
-    return {**recorded_body, "model": MODEL, "messages": messages, "stream": True}
-
-
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """The two ways to the same upstream."""
-
-    up: ChaosProvider
-    straight: AsyncOpenAI
-    through: AsyncOpenAI
-
-
-@asynccontextmanager
-async def ways() -> AsyncIterator[Ways]:
-    """An upstream, and clients straight to it and through Atlas."""
-    async with ChaosProvider() as up, AtlasServer(atlas_settings(up)) as atlas:
-        straight = AsyncOpenAI(
-            base_url=up.base_url, api_key="x", max_retries=0, http_client=DefaultAsyncHttpxClient(verify=False)
-        )
-        async with straight, straight.copy(base_url=atlas.base_url + "/v1") as through:
-            yield Ways(up, straight, through)
-
-
-async def chunks(client: AsyncOpenAI, body: dict[str, Any], model: str) -> list[dict[str, Any]]:
-    """What the SDK yields."""
-    rest = {name: value for name, value in body.items() if name not in {"messages", "model", "stream"}}
-    stream = await client.chat.completions.create(messages=body["messages"], model=model, stream=True, extra_body=rest)
-    return [chunk.model_dump(warnings=False) async for chunk in stream]
-
-
-def plan_of(exchange: Exchange, body: bytes, size: int | None) -> Plan:
-    """The recorded answer, written `size` bytes at a time."""
-    kept = {name: value for name, value in exchange.headers.items() if name in _HEADERS_KEPT}
-    content_type = exchange.headers.get("content-type", "application/json")
-    return Plan(
-        status=exchange.status, body=body, chunking=size or "whole", content_type=content_type, headers=kept,
-        framing="chunked",
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("recording", replayed("stream"))
-def test_stream(recording: Recording) -> None:
+@streams
+def test_stream(recording: Recording, record_property: Any) -> None:
     """Through Atlas the SDK accumulates what it accumulates from the vendor, member by member.
 
     The vendor gets the recorded request member by member, but for the model and the wish for usage.
     """
+    record_property("replayed", f"{recording.provider}, on chat completions")
     exchange = recording.load()
     body = body_of(exchange)
     asked = bool((body.get("stream_options") or {}).get("include_usage"))
@@ -100,14 +37,13 @@ def test_stream(recording: Recording) -> None:
     async def both() -> None:
         async with ways() as clients:
             clients.up.default = plan_of(exchange, exchange.body, None)
-            direct = await chunks(clients.straight, body, MODEL)
+            direct = await chunks(clients.up_openai, body, MODEL)
             wanted = comparable(accumulated([each for each in direct if asked or each["choices"] or not each["usage"]]))
             for choice in wanted["choices"].values():  # some vendors forget it, Atlas does not
                 choice.setdefault("finish_reason", "tool_calls" if choice["calls"] else "stop")
-            # Byte by byte takes long and adds nothing to pieces of seven for what is long.
-            for size in (None, 7, *([1] if len(exchange.body) <= SMALL else [])):
+            for size in sizes_of(exchange):
                 clients.up.default = plan_of(exchange, exchange.body, size)
-                relayed = await chunks(clients.through, body, f"chaos/{MODEL}")
+                relayed = await chunks(clients.openai, body, f"chaos/{MODEL}")
                 found = comparable(accumulated(relayed))
                 if asked and "usage" not in wanted:
                     assert found.pop("usage")["completion_tokens"] > 0  # counted by Atlas
@@ -120,7 +56,7 @@ def test_stream(recording: Recording) -> None:
     run(both(), timeout=60)
 
 
-@pytest.mark.parametrize("recording", replayed("stream"))
+@streams
 def test_cut(recording: Recording) -> None:
     """Of a recording whose end is missing nothing is a success: the SDK raises."""
     exchange = recording.load()
@@ -133,7 +69,7 @@ def test_cut(recording: Recording) -> None:
                 part = b"".join(frame + b"\n\n" for frame in frames[:count])
                 clients.up.default = plan_of(exchange, part, None)
                 with pytest.raises(APIError):
-                    await chunks(clients.through, body_of(exchange), f"chaos/{MODEL}")
+                    await chunks(clients.openai, body_of(exchange), f"chaos/{MODEL}")
 
     run(ask())
 
@@ -155,7 +91,7 @@ CATEGORIES = {
 _BY_STATUS = {400: (400, "bad_request"), 401: (502, "provider_auth")}
 
 
-@pytest.mark.parametrize("recording", replayed("error"))
+@pytest.mark.parametrize("recording", replayed("error", *COMPATIBLE))
 def test_error(recording: Recording) -> None:
     """A recorded error is an error in OpenAI's shape, of a fitting kind; only the provider's key is never blamed."""
     exchange = recording.load()
@@ -165,11 +101,11 @@ def test_error(recording: Recording) -> None:
             clients.up.default = plan_of(exchange, exchange.body, None)
             if exchange.status == 200:
                 with pytest.raises(APIError) as broken:
-                    await chunks(clients.through, SMALLEST, f"chaos/{MODEL}")
+                    await chunks(clients.openai, ASKED, f"chaos/{MODEL}")
                 assert broken.value.message
                 return
             with pytest.raises(APIStatusError) as caught:
-                await chunks(clients.through, SMALLEST, f"chaos/{MODEL}")
+                await chunks(clients.openai, ASKED, f"chaos/{MODEL}")
             error = caught.value
             wanted = next((row for name, row in CATEGORIES.items() if recording.name.startswith(name)), None)
             assert (error.status_code, error.code) == (wanted or _BY_STATUS[exchange.status])
@@ -199,17 +135,3 @@ def test_raw_error_shape() -> None:
             assert json.dumps(answer.json).isascii()
 
     run(ask())
-
-
-def test_report(capsys: pytest.CaptureFixture[str]) -> None:
-    """What was replayed and what was left out is said in the run's output."""
-    need_recordings()
-    lines = ["", "recorded traffic through Atlas (streams, errors; left out):"]
-    for vendor in VENDORS:
-        found = recordings(vendor)
-        reasons = Counter(reason for each in found if (reason := left_out(each)) is not None)
-        kinds = Counter(each.kind for each in found if left_out(each) is None)
-        said = "".join(f"; {count} {reason}" for reason, count in reasons.items())
-        lines.append(f"  {vendor}: {kinds['stream']}, {kinds['error']}{said}")
-    with capsys.disabled():
-        print("\n".join(lines))

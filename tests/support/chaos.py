@@ -1,4 +1,4 @@
-"""The chaos provider: an OpenAI-compatible upstream that does exactly what the test plans, legal or not.
+"""The chaos provider: an upstream that does exactly what the test plans, legal or not, on the wire it is asked on.
 
     async with ChaosProvider() as up:
         up.plans["flaky"] = Plan(tokens=20, reset_at_byte=700)
@@ -7,8 +7,10 @@
         await request.gone()                      # the provider saw the socket close
         assert tokens_seen(1, text) <= request.tokens
 
-Each chat request takes the first plan of `script` if there is one, else `plans[model]` (of a list: the next one, the
-last one for ever), else `default`. What is asked for other paths lands in `others`.
+It speaks OpenAI (`base_url` + `/chat/completions`), Anthropic (`root_url` + `/v1/messages`) and Ollama (`root_url` +
+`/api/chat`): the path decides. Each chat request takes the first plan of `script` if there is one, else `plans[model]`
+(of a list: the next one, the last one for ever), else `default`. What is asked for other paths lands in `others`;
+token counts among them are answered as `counting` says.
 """
 
 import asyncio
@@ -16,16 +18,20 @@ import itertools
 import json
 from typing import Self
 
-from tests.support.answer import body_of, event_of, usage_of
+from tests.support.answer import ANTHROPIC, OLLAMA, OPENAI, body_of, event_of, usage_of, wire_of
 from tests.support.gate import Gate
 from tests.support.plan import AZURE_FIRST, OPENROUTER_COMMENT, Garbage, Plan, Tool, refusing
 from tests.support.provider_connection import ProviderConnection
 from tests.support.received import Received
 from tests.support.signals import Signal
 from tests.support.truth import tokens_seen, truth, truth_token
+from tests.support.wires.anthropic import COUNT_PATH, counted
 
 __all__ = [
+    "ANTHROPIC",
     "AZURE_FIRST",
+    "OLLAMA",
+    "OPENAI",
     "OPENROUTER_COMMENT",
     "ChaosProvider",
     "Garbage",
@@ -55,6 +61,7 @@ class ChaosProvider:
         self.default = default or Plan()
         self.plans: dict[str, Plan | list[Plan]] = {}
         self.script: list[Plan] = []
+        self.counting = Plan()
         self.api_key, self.send_buffer = api_key, send_buffer
         self.requests: list[Received] = []
         self.others: list[Received] = []
@@ -70,7 +77,12 @@ class ChaosProvider:
     @property
     def base_url(self) -> str:
         """What an OpenAI client takes for its base, `/v1` included."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.root_url}/v1"
+
+    @property
+    def root_url(self) -> str:
+        """What clients of Anthropic and Ollama take for their base."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def open(self) -> int:
@@ -153,13 +165,24 @@ class ChaosProvider:
 
     def accept(self, received: Received) -> Plan:
         """Records a request and decides what becomes of it."""
-        is_chat = received.method == "POST" and received.path.endswith("/chat/completions")
+        is_chat = received.method == "POST" and wire_of(received.path) is not None
         (self.requests if is_chat else self.others).append(received)
         self.signal.ring()
-        if self.api_key is not None and received.headers.get("authorization") != f"Bearer {self.api_key}":
-            return refusing(401, code="invalid_api_key", type_="invalid_request_error")
+        if not self._knows(received):
+            return refusing(401, code="invalid_api_key")
         if is_chat:
             return self._plan_for(received)
+        return self._other(received)
+
+    def _knows(self, received: Received) -> bool:
+        """Whether the key is right, where one is wanted: as a bearer, or as Anthropic's own header."""
+        said = (received.headers.get("authorization"), received.headers.get("x-api-key"))
+        return self.api_key is None or f"Bearer {self.api_key}" == said[0] or self.api_key == said[1]
+
+    def _other(self, received: Received) -> Plan:
+        if received.method == "POST" and received.path.endswith(COUNT_PATH) and isinstance(received.json, dict):
+            plan = self.counting
+            return plan if plan.status >= 400 or plan.body else plan.with_(body=counted(received.json))
         if received.method == "GET" and received.path.endswith("/models"):
             return Plan(body=self._models())
         return refusing(404, code="not_found", type_="invalid_request_error")

@@ -1,8 +1,9 @@
 """What the chaos provider shall do with one request, and what an observer must then have seen.
 
-**Events.** The answer's honest data frames, counted from 0: preamble, role chunk, reasoning, text, tool fragments,
-finish, usage, `[DONE]`. `stall_at_event`, `error_event_at`, `gate`, `pace_s`, `duplicates` and `Garbage.at` speak of
-them; comments and inserted garbage are not counted. `answer.event_of(plan, "text", i)` finds one.
+**Events.** The answer's honest data frames, counted from 0, on the OpenAI wire: preamble, role chunk, reasoning, text,
+tool fragments, finish, usage, `[DONE]`; the other wires say theirs in `wires`. `stall_at_event`, `error_event_at`,
+`gate`, `pace_s`, `duplicates` and `Garbage.at` speak of them; comments and inserted garbage are not counted.
+`answer.event_of(plan, "text", i)` finds one.
 
 **Bytes.** `cut_at_byte` (FIN), `reset_at_byte` (RST) and `end_at_byte` (the body ends properly, too early) take effect
 when exactly that many bytes went out: of the body before transfer coding, or of all that is on the wire, head included,
@@ -46,6 +47,15 @@ class Garbage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Why a request is refused, in no wire's shape; an empty `type` means what the wire says by default."""
+
+    message: str
+    type: str = ""
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One answer. The default is an honest one of eight tokens; `with_()` gives a variation.
 
@@ -53,12 +63,13 @@ class Plan:
     then `tools` in fragments of `tool_fragment` characters (`tool_index_zero`: several vendors always say index 0).
     `choices` overrides the request's `n`. `finish_reason` None means `stop`, or `tool_calls`. `usage`: an extra chunk
     if `asked` for, `always` that chunk, on `every` chunk, on the `finish` chunk, or `never`. `extra_*` are merged
-    into each chunk, choice and delta; `preamble` are raw chunks before all (see `AZURE_FIRST`).
+    into each chunk, choice and delta; `preamble` are raw chunks before all (see `AZURE_FIRST`). `cached` of the
+    prompt's tokens came from a cache. What a wire cannot say is not said; see `wires`.
 
     HTTP: `body` overrides all content. `framing` None means chunked streams and counted JSON. `error` is the JSON of
-    a refusal; a status of 400 or more has one by default. `framing` `close` means HTTP/1.1 without length, ended by
-    FIN. `content_encoding` `gzip` and `deflate` are true unless `encoding_lies`. `idle` says what becomes of the
-    kept-alive connection after the answer.
+    a refusal, the same on every wire; `refused` is spelled as the wire does, and a status of 400 or more has one by
+    default. `framing` `close` means HTTP/1.1 without length, ended by FIN. `content_encoding` `gzip` and `deflate` are
+    true unless `encoding_lies`. `idle` says what becomes of the kept-alive connection after the answer.
 
     Bytes: `chunking` `event` writes frame by frame, `whole` everything at once, a number that many bytes at a time;
     a gate, a pace or a stall still acts frame by frame.
@@ -79,6 +90,7 @@ class Plan:
     finish_reason: str | None = None
     finish_with_last: bool = False
     usage: UsageStyle = "asked"
+    cached: int = 0
     role_chunk: bool = True
     preamble: tuple[Mapping[str, Any], ...] = ()
     extra_chunk: Mapping[str, Any] = field(default_factory=dict)
@@ -92,6 +104,7 @@ class Plan:
     encoding_lies: bool = False
     body: bytes | None = None
     error: Mapping[str, Any] | None = None
+    refused: Refused | None = None
     framing: Literal["chunked", "length", "close"] | None = None
     idle: Literal["keep", "close", "reset"] = "keep"
     slow_headers_s: float = 0
@@ -139,7 +152,7 @@ OPENROUTER_COMMENT = " OPENROUTER PROCESSING"
 
 
 def refusing(status: int, *, code: str | None = None, type_: str = "", message: str = "", **headers: str) -> Plan:
-    """A plan that refuses in OpenAI's shape; `headers` are written with underscores (`retry_after="2"`)."""
-    error = {"message": message or f"refused with {status}", "type": type_ or "error", "param": None, "code": code}
+    """A plan that refuses in the shape of the wire; `headers` are written with underscores (`retry_after="2"`)."""
+    refused = Refused(message=message or f"refused with {status}", type=type_, code=code)
     spelled = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Plan(status=status, error={"error": error}, headers=spelled)
+    return Plan(status=status, refused=refused, headers=spelled)

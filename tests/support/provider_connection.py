@@ -14,7 +14,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
-from tests.support.answer import Piece, content_type_of, pieces_of
+from tests.support.answer import OPENAI, Piece, content_type_of, pieces_of, streams, wire_of
 from tests.support.plan import Plan
 from tests.support.received import Outcome, Received
 from tests.support.signals import Signal
@@ -191,6 +191,7 @@ class ProviderConnection(asyncio.Protocol):
             number=self.provider.next_number(),
             method=method,
             path=path.partition("?")[0],
+            query=path.partition("?")[2],
             headers=headers,
             raw_headers=raw,
             body=body,
@@ -227,14 +228,15 @@ class _Answer:
     def __init__(self, connection: ProviderConnection, received: Received) -> None:
         self._connection, self._received, self._plan = connection, received, received.plan
         self._asked: Mapping[str, Any] = received.json if isinstance(received.json, dict) else {}
-        self._streams = content_type_of(self._plan, self._asked).startswith("text/event-stream")
-        self._framing = self._plan.framing or ("chunked" if self._streams else "length")
+        self._language = wire_of(received.path) or OPENAI
+        self._content_type = content_type_of(self._plan, self._asked, self._language)
+        self._framing = self._plan.framing or ("chunked" if streams(self._content_type) else "length")
         bounds = (self._plan.cut_at_byte, self._plan.reset_at_byte, self._plan.end_at_byte)
         self._bound = next((bound for bound in bounds if bound is not None), None)
 
     async def send(self) -> None:
         """Head and body; raises _CutError at the planned byte."""
-        pieces = _encoded(self._plan, _merged(self._plan, pieces_of(self._plan, self._asked)))
+        pieces = _encoded(self._plan, _merged(self._plan, pieces_of(self._plan, self._asked, self._language)))
         if self._plan.slow_headers_s:
             await asyncio.sleep(self._plan.slow_headers_s)
         if self._plan.hold_headers is not None:
@@ -250,8 +252,8 @@ class _Answer:
         plan = self._plan
         headers = {
             "date": "Sun, 23 Nov 2026 05:00:00 GMT",
-            "content-type": content_type_of(plan, self._asked),
-            "x-request-id": f"req_chaos_{self._received.number}",
+            "content-type": self._content_type,
+            self._language.id_header: f"req_chaos_{self._received.number}",
         }
         if plan.content_encoding is not None:
             headers["content-encoding"] = plan.content_encoding

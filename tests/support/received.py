@@ -31,6 +31,7 @@ class Received:
     connection: int
     reused: bool
     signal: Signal
+    query: str = ""
     plan: Plan = field(default_factory=Plan)
     events: int = 0
     tokens: int = 0

@@ -17,7 +17,8 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import uvicorn
@@ -188,31 +189,58 @@ def _app(served: Settings | App) -> App:
     return app
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How one wire of a chaos provider is configured: `stem` begins its endpoints' names, `model` is its route."""
+
+    stem: str
+    model: str
+    base_url: Callable[[ChaosProvider], str]
+
+
+_WAYS = {
+    "openai_chat": _Way("up", "chaos/*", lambda up: up.base_url),
+    "anthropic": _Way("claude", "claude/*", lambda up: up.root_url),
+    "ollama": _Way("llama", "llama/*", lambda up: up.root_url),
+}
+
+
 def atlas_settings(
     *ups: ChaosProvider,
+    kinds: Sequence[str] = ("openai_chat",),
     endpoint: Mapping[str, Any] | None = None,
     route: Mapping[str, Any] | None = None,
     **sections: Any,
 ) -> Settings:
     """Settings with the route `chaos/*` to one endpoint a provider (`up`, `up2`, `up3` ... in this order), and `mock`.
 
-    `endpoint` and `route` change members of those (`endpoint={"timeouts": {"idle_s": 0.2}}`); `sections` are the other
-    sections of the file (`streams={"status_wait_s": 0.1}`). A client asks for `chaos/NAME`, the provider for `NAME`.
+    `kinds` are the wires on which the providers are asked: `anthropic` makes the route `claude/*` to the endpoints
+    `claude`, `claude2` ..., `ollama` the route `llama/*` to `llama`, `llama2` .... `endpoint` and `route` change
+    members of those (`endpoint={"timeouts": {"idle_s": 0.2}}`); `sections` are the other sections of the file
+    (`streams={"status_wait_s": 0.1}`). A client asks for `chaos/NAME`, the provider for `NAME`.
     """
-    names = ["up" if at == 1 else f"up{at}" for at in range(1, len(ups) + 1)]
-    endpoints = [
-        {
-            "name": name,
-            "kind": "openai_chat",
-            "base_url": up.base_url,
-            "keys": [up.api_key or "sk-chaos"],
-            "model": "*",
-            **(endpoint or {}),
-        }
-        for name, up in zip(names, ups, strict=True)
+    endpoints = [_endpoint(kind, at, up) | dict(endpoint or {}) for kind in kinds for at, up in enumerate(ups, 1)]
+    routes = [
+        {"model": _WAYS[kind].model, "endpoints": [_name(kind, at) for at in range(1, len(ups) + 1)], **(route or {})}
+        for kind in kinds
+        if ups
     ]
-    routes = [{"model": "chaos/*", "endpoints": names, **(route or {})}] if names else []
     shape = {"mock": {"enabled": True}, **sections}
     shape["endpoints"] = [*endpoints, *sections.get("endpoints", ())]
     shape["routes"] = [*routes, *sections.get("routes", ())]
     return Settings(**shape)
+
+
+def _name(kind: str, at: int) -> str:
+    stem = _WAYS[kind].stem
+    return stem if at == 1 else f"{stem}{at}"
+
+
+def _endpoint(kind: str, at: int, up: ChaosProvider) -> dict[str, Any]:
+    return {
+        "name": _name(kind, at),
+        "kind": kind,
+        "base_url": _WAYS[kind].base_url(up),
+        "keys": [up.api_key or "sk-chaos"],
+        "model": "*",
+    }

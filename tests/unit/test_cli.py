@@ -1,6 +1,8 @@
 """The command line: exit codes, what goes where, and the text at start."""
 
+import hmac
 import json
+import re
 import shlex
 import signal
 import socket
@@ -49,7 +51,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("atlas 0.")
 
 
-@pytest.mark.parametrize("argv", [[], ["nonsense"], ["config"], ["serve", "--port", "x"]])
+@pytest.mark.parametrize("argv", [[], ["nonsense"], ["config"], ["serve", "--port", "x"], ["keys"], ["keys", "create"]])
 def test_wrong_command_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong command line exits with 2 and says how to write it, on stderr."""
     with pytest.raises(SystemExit) as caught:
@@ -132,13 +134,37 @@ def test_no_exposure_without_keys(host: str, served: list[Settings], capsys: pyt
     assert served == []
 
 
+KEY_ROW = '{id: k, hash: "hmac-sha256:' + "0" * 64 + '", tenant: a}'
+
+
+def test_keys_open_the_gateway_to_others(tmp_path: Path, served: list[Settings]) -> None:
+    """With keys any address is served, without --insecure."""
+    file = tmp_path / "atlas.yaml"
+    file.write_text(f"keys:\n  - {KEY_ROW}\n")
+    command = ["serve", "--config", str(file), "--host", "0.0.0.0", "--port", "0"]
+    assert main(command, {"ATLAS_KEY_PEPPER": "0123456789abcdef"}) == 0
+    assert len(served) == 1
+
+
+def test_keys_without_their_pepper_do_not_start(
+    tmp_path: Path, served: list[Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Keys without the pepper stop the start with exit code 2 and say what to do."""
+    file = tmp_path / "atlas.yaml"
+    file.write_text(f"keys:\n  - {KEY_ROW}\n")
+    assert main(["serve", "--config", str(file)], {}) == 2
+    assert "ATLAS_KEY_PEPPER" in capsys.readouterr().err
+    assert served == []
+
+
 def test_insecure_is_the_operators_word(served: list[Settings]) -> None:
     """With --insecure any address is served, and loopback needs no such word."""
     assert main(["serve", "--host", "0.0.0.0", "--port", "0", "--insecure"], {}) == 0
     assert served[0].server.allowed_hosts == ("*",)
-    refuse_exposure(Settings(), insecure=False)
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0"], {"ATLAS_SERVER__INSECURE": "true"}) == 0
+    refuse_exposure(Settings())
     with pytest.raises(ConfigError):
-        refuse_exposure(load(None, {}, host="0.0.0.0"), insecure=False)
+        refuse_exposure(load(None, {}, host="0.0.0.0"))
 
 
 @pytest.mark.parametrize(
@@ -216,3 +242,73 @@ def test_summary_names_everything() -> None:
     text = summary_text(load(None, {"XAI_API_KEY": "k"}))
     assert "xai: openai_chat, model *" in text
     assert "xai/*: xai" in text
+
+
+def test_a_key_is_made_without_gateway_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`atlas keys create` prints the key once, its row and the pepper that it made, and writes nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["keys", "create", "--tenant", "a", "--expires", "90d"], {}) == 0
+    out = capsys.readouterr().out
+    (secret,) = re.findall(r"^  (atl_\w{8}_\w{32})$", out, re.MULTILINE)
+    assert out.count(secret) == 1
+    assert f'- {{id: "{secret[4:12]}", hash: "hmac-sha256:' in out
+    assert 'tenant: "a", scopes: ["infer", "control"], expires: "20' in out
+    (pepper,) = re.findall(r"^  export ATLAS_KEY_PEPPER=([0-9a-f]{64})$", out, re.MULTILINE)
+    assert hmac.new(pepper.encode(), secret.encode(), "sha256").hexdigest() in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pepper_that_is_there_is_used_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a pepper in the environment none is made, and it is not printed."""
+    pepper = "canary-pepper-of-the-tests"
+    assert main(["keys", "create", "--tenant", "a"], {"ATLAS_KEY_PEPPER": pepper}) == 0
+    out = capsys.readouterr().out
+    assert pepper not in out
+    assert "export" not in out
+
+
+def test_a_key_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json everything that was made is one object on stdout."""
+    options = ["--tenant", "a", "--id", "ci", "--scopes", "metrics, infer", "--json"]
+    assert main(["keys", "create", *options], {}) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["key"].startswith("atl_")
+    assert (made["row"]["id"], made["row"]["tenant"], made["row"]["scopes"]) == ("ci", "a", ["metrics", "infer"])
+    assert len(made["pepper"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "said"),
+    [
+        (["--tenant", "a b"], {}, "--tenant: "),
+        (["--tenant", "a", "--id", "x/y"], {}, "--id: "),
+        (["--tenant", "a", "--scopes", "infer,root"], {}, "--scopes: keys[0].scopes[1]: must be 'infer'"),
+        (["--tenant", "a", "--scopes", ""], {}, "--scopes: "),
+        (["--tenant", "a", "--expires", "soon"], {}, "--expires: must be like 90d"),
+        (["--tenant", "a", "--expires", "2020-01-01"], {}, "--expires: lies in the past"),
+        (["--tenant", "a"], {"ATLAS_KEY_PEPPER": "short"}, "ATLAS_KEY_PEPPER: "),
+    ],
+)
+def test_wrong_wishes_for_a_key(
+    options: list[str], environ: dict[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key that the gateway would refuse is not made: exit code 2, one line with the flag at fault, no secret."""
+    assert main(["keys", "create", *options], environ) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(said)
+    assert "atl_" not in captured.err
+
+
+def test_commands_carry_a_key_where_one_is_needed(tmp_path: Path) -> None:
+    """With keys the printed commands send one, from a variable that the reader fills."""
+    row = {"id": "k", "hash": "hmac-sha256:" + "0" * 64, "tenant": "a"}
+    text = startup_text(Settings(keys=[row], key_pepper="0123456789abcdef"), "http://h:1")
+    assert "export ATLAS_KEY=" in text
+    found = commands(text)
+    assert len(found) == 3
+    assert all(command[1:3] == ["-H", "x-api-key: $ATLAS_KEY"] for command in found)
+    assert "keys      1" in text
+    assert "keys      none" in startup_text(Settings(), "http://h:1")

@@ -186,7 +186,7 @@ def test_names_that_are_no_settings_are_left_alone() -> None:
     environ = {
         "ATLAS_URL": "http://x",
         "ATLAS_RECORDINGS": "x",
-        "ATLAS_KEY_PEPPER": "x",
+        "ATLAS_KEY": "x",
         "ATLAS_PORT": "tcp://10.0.0.1:8080",
         "ATLAS_PORT_8080_TCP_ADDR": "10.0.0.1",
         "ATLAS_SERVICE_HOST": "10.0.0.1",

@@ -62,9 +62,9 @@ def test_names_of_secrets_hide_their_values() -> None:
 
 def test_shown_settings_are_a_valid_file(tmp_path: Path) -> None:
     """The output of `config show` is accepted again and means the same, secrets apart."""
-    settings = load(None, {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}, port=99)
+    settings = load(None, {"OPENAI_API_KEY": "k", "GEMINI_API_KEY": "k"}, port=99)
     file = tmp_path / "atlas.yaml"
     file.write_text(redacted_yaml(settings))
-    assert file.read_text().startswith("# note: ANTHROPIC_API_KEY")
+    assert file.read_text().startswith("# note: GEMINI_API_KEY")
     again = load(file, {})
     assert redacted(again.model_dump()) == redacted(settings.model_dump())

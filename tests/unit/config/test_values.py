@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.values import check_url, is_loopback, parse_size
+from config.values import check_url, host_url, is_loopback, parse_size
 
 UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
@@ -67,3 +67,38 @@ def test_url_loses_its_closing_slash() -> None:
 def test_loopback(host: str, loopback: bool) -> None:
     """An address that other machines can reach is never taken for loopback."""
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("gpu", "http://gpu:11434"),
+        ("gpu:1", "http://gpu:1"),
+        (":1", "http://127.0.0.1:1"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("0.0.0.0:1", "http://127.0.0.1:1"),
+        ("::", "http://[::1]:11434"),
+        ("[::]:1", "http://[::1]:1"),
+        ("::1", "http://[::1]:11434"),
+        ("[2001:db8::1]", "http://[2001:db8::1]:11434"),
+        ("1.2.3.4/", "http://1.2.3.4:11434"),
+        ("gpu/path/", "http://gpu:11434/path"),
+        ("gpu:1/path", "http://gpu:1/path"),
+        ("http://gpu", "http://gpu"),
+        ("https://gpu/", "https://gpu"),
+        ("http://0.0.0.0:1", "http://127.0.0.1:1"),
+        ("https://u:p@gpu:1/x", "https://u:p@gpu:1/x"),
+        (' "gpu:1" ', "http://gpu:1"),
+    ],
+)
+def test_host_url(given: str, url: str) -> None:
+    """Every way in which people name an Ollama server leads to it."""
+    assert host_url(given, 11434) == url
+    assert check_url(host_url(given, 11434)) == url
+
+
+@pytest.mark.parametrize("given", ["gpu:port", "http://[::1", "gpu:99999", "ftp://gpu"])
+def test_what_is_no_host(given: str) -> None:
+    """What cannot be read as an address is refused as one."""
+    with pytest.raises(ValueError, match="must be a URL"):
+        check_url(host_url(given, 11434))

@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.core.chat import ImagePart, OpaquePart, TextPart, Tool, ToolCallPart, ToolResultPart
+from gateway.core.chat import ImagePart, OpaquePart, ReasoningPart, TextPart, Tool, ToolCallPart, ToolResultPart
 from gateway.core.errors import RequestError
 from gateway.dialects.openai_chat import MAX_CHOICES, parse
 
@@ -143,3 +145,115 @@ def test_refused(members: dict[str, Any], param: str) -> None:
         request(**members)
     assert (caught.value.status, caught.value.param) == (400, param)
     assert param in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("members", "name", "value"),
+    [
+        ({"top_k": 5}, "top_k", 5),
+        ({"frequency_penalty": 0.5}, "frequency_penalty", 0.5),
+        ({"presence_penalty": -1}, "presence_penalty", -1),
+        ({"seed": 7}, "seed", 7),
+        ({"reasoning_effort": "high"}, "effort", "high"),
+        ({"reasoning_effort": None}, "effort", None),
+        ({"parallel_tool_calls": False}, "parallel_tool_calls", False),
+    ],
+)
+def test_settings_of_every_dialect(members: dict[str, Any], name: str, value: Any) -> None:
+    """A setting that other dialects have too is canonical, and no hindrance to translation."""
+    found = request(**members)
+    assert getattr(found, name) == value
+    assert found.own == ()
+
+
+def test_thoughts_and_images_of_tools() -> None:
+    """What the assistant thought earlier and images that a tool gave are canonical parts."""
+    image = {"type": "image_url", "image_url": {"url": "http://i/1.png"}}
+    found = request(
+        messages=[
+            {"role": "assistant", "reasoning_content": "hm", "content": "so", "annotations": []},
+            {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "t"}, image]},
+        ]
+    )
+    assert found.messages[0].parts == (ReasoningPart(text="hm"), TextPart(text="so"))
+    assert found.messages[1].parts == (
+        ToolResultPart(id="call_1", text="t", images=(ImagePart(url="http://i/1.png"),)),
+    )
+    assert found.own == ()
+
+
+@pytest.mark.parametrize(
+    ("members", "path"),
+    [
+        ({"logprobs": True}, "logprobs"),
+        ({"logit_bias": {"50256": -100}}, "logit_bias"),
+        ({"audio": {"voice": "a"}}, "audio"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"prediction": {"type": "content"}}, "prediction"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"verbosity": "low"}, "verbosity"),
+        ({"reasoning_effort": "heroic"}, "reasoning_effort"),
+        ({"a_new_one": 0}, "a_new_one"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0]"),
+        ({"tools": [{**FUNCTION, "x": 1}]}, "tools[0].x"),
+        ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+        ({"response_format": {"type": "grammar"}}, "response_format"),
+        ({"messages": [{"role": "assistant", "refusal": "no"}]}, "messages[0].refusal"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"type": "custom"}]}]}, "messages[0].tool_calls[0]"),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": [{"type": "file"}]}]}, "messages[0].content[0]"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "t", "x": 1}]}]},
+            "messages[0].content[0].x",
+        ),
+    ],
+)
+def test_what_only_this_dialect_can_say(members: dict[str, Any], path: str) -> None:
+    """Members that change the answer and have no canonical field are listed, so that no other dialect drops them."""
+    assert request(**members).own == (path,)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "auto"},
+        {"prompt_cache_key": "k", "safety_identifier": "s", "stream_options": {"include_usage": True}},
+        {"logprobs": False, "top_logprobs": 0, "logit_bias": {}, "modalities": ["text"], "verbosity": "medium"},
+        {"audio": None},
+    ],
+)
+def test_hints(members: dict[str, Any]) -> None:
+    """What changes no answer keeps no provider of another dialect from answering."""
+    assert request(**members).own == ()
+
+
+_LEAVES = (
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "text", "user", "tool", "function", "a.b"])
+)
+_NAMES = st.sampled_from(
+    [
+        "messages", "role", "content", "type", "text", "image_url", "url", "detail", "tools", "function", "name",
+        "arguments", "id", "tool_calls", "tool_choice", "response_format", "json_schema", "schema", "stop", "seed",
+        "reasoning_effort", "reasoning_content", "stream_options", "parameters", "logit_bias", "a.b", "",
+    ]
+)  # fmt: skip
+_JSON = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=4), max_leaves=12
+)
+
+
+@given(
+    st.dictionaries(_NAMES, _JSON, max_size=8), st.sampled_from([{}, {"model": "m"}, {"model": "m", "messages": HI}])
+)
+def test_any_json_is_parsed_or_refused(members: dict[str, Any], good: dict[str, Any]) -> None:
+    """Whatever JSON object is sent is a request or a refusal that names a member; nothing else is raised."""
+    body = {**members, **good}
+    refusal = None
+    try:
+        found = parse(json.dumps(body).encode())
+    except RequestError as error:
+        refusal = error
+    else:
+        assert found.body == body
+    assert refusal is None or (refusal.status == 400 and refusal.param is not None)

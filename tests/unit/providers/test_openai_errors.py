@@ -92,7 +92,7 @@ CORPUS: dict[str, tuple[int, Any, Category]] = {
         C.CONTEXT_LENGTH,
     ),
     "mistral validation": (422, flat({"detail": [{"type": "missing", "msg": "Field required"}]}), C.BAD_REQUEST),
-    "mistral capacity": (429, flat("Service tier capacity exceeded for this model."), C.RATE_LIMITED),
+    "mistral capacity": (429, flat("Service tier capacity exceeded for this model."), C.OVERLOADED),
     "fastapi validation": (422, {"detail": [{"loc": ["body", "model"], "msg": "field required"}]}, C.BAD_REQUEST),
     "vllm model": (404, flat("The model `x` does not exist.", "NotFoundError", 404), C.MODEL_NOT_FOUND),
     "vllm context": (
@@ -139,7 +139,7 @@ CORPUS: dict[str, tuple[int, Any, Category]] = {
     "gemini list": (
         400,
         [{"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}}],
-        C.BAD_REQUEST,
+        C.PROVIDER_AUTH,
     ),
     "gemini quota": (429, [{"error": {"code": 429, "message": "You exceeded your current quota"}}], C.QUOTA),
     "anthropic style": (

@@ -575,7 +575,7 @@ async def test_a_cancelled_stream_settles_with_what_was_used() -> None:
     await stream.go()
     await stream.world.control.cancel(stream.shown, TENANT)
     end = await stream.end()
-    assert (end.usage, end.legs) == (Usage(output_tokens=100, estimated=True), 1)
+    assert (end.usage, end.legs) == (Usage(output_tokens=95, estimated=True), 1)
 
 
 # Shutdown.

@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.core.events import Extra, Finish, Leg, Reasoning, Refusal, Text, ToolCall, UsageReport
+from gateway.core.events import End, Extra, Finish, Leg, Reasoning, Refusal, State, Text, ToolCall, UsageReport
+from gateway.core.tokens import Counted
 from gateway.core.usage import Usage
 from gateway.streams.stats import Stats
 
@@ -28,6 +29,9 @@ def test_nothing_was_seen() -> None:
         "paused_ms": 0.0,
         "duration_ms": 2000.0,
         "events": 0,
+        "queue_ms": None,
+        "wasted_tokens": 0,
+        "cancel_to_close_ms": None,
     }
 
 
@@ -78,16 +82,69 @@ def test_before_the_first_content_nothing_stalls() -> None:
 
 
 def test_usage_is_the_providers_or_an_estimate() -> None:
-    """The provider's last report counts; without one there are about four characters a token, one an event at least."""
+    """A finished leg took what the provider reported last; one without a report what its bytes say."""
     stats = Stats(0.0)
-    stats.observe([Text(0, "x" * 30), Reasoning(0, "y" * 9), ToolCall(0, 0, "z")], 1.0)
-    assert stats.effective_usage() == Usage(output_tokens=10, estimated=True)
-    few = Stats(0.0)
-    few.observe([Text(0, "a"), Text(0, "b")], 1.0)
-    assert few.effective_usage().output_tokens == 2
+    stats.observe([Text(0, "x" * 60), Reasoning(0, "y" * 20), ToolCall(0, 0, "z" * 3, name="f")], 1.0)
+    assert stats.effective_usage() == Usage(output_tokens=round(84 / 4.2) + 13, estimated=True)
+    stats.observe([Finish(0, "stop")], 2.0)
     for tokens in (3, 8):
         stats.observe([UsageReport(Usage(input_tokens=2, output_tokens=tokens))], 2.0)
     assert stats.effective_usage() == Usage(input_tokens=2, output_tokens=8)
+
+
+def test_what_is_reported_on_the_way_is_a_lower_bound() -> None:
+    """A leg that was cut has the prompt that the provider reported, and no fewer tokens than were counted since."""
+    stats = Stats(0.0)
+    stats.observe([UsageReport(Usage(input_tokens=25, output_tokens=1, cached_tokens=5))], 1.0)
+    stats.observe([Text(0, "x" * 420)], 2.0)
+    assert stats.effective_usage() == Usage(input_tokens=25, output_tokens=100, cached_tokens=5, estimated=True)
+    stats.observe([UsageReport(Usage(input_tokens=25, output_tokens=160))], 3.0)
+    assert stats.effective_usage() == Usage(input_tokens=25, output_tokens=160, estimated=True)
+
+
+def test_a_completed_leg_took_what_was_reported_last() -> None:
+    """Once the provider has said that the answer is whole, its last report counts even if content came behind it."""
+    stats = Stats(0.0)
+    stats.observe([UsageReport(Usage(input_tokens=2, output_tokens=3)), Text(0, "x" * 400)], 1.0)
+    stats.completed()
+    assert stats.effective_usage() == Usage(input_tokens=2, output_tokens=3)
+
+
+def test_every_kind_of_content_is_counted() -> None:
+    """Text, reasoning, refusals, tool names and arguments count by their bytes in UTF-8, whatever the script."""
+    stats = Stats(0.0)
+    stats.observe([Text(0, "é你😀"), Refusal(0, "no"), ToolCall(0, 0, "{}", "id", "näme"), ToolCall(0, 0, "{}")], 1.0)
+    stats.observe([Reasoning(0, "hm"), Extra("anthropic_messages", {"citation": 1}, content=True)], 1.0)
+    (tally,) = stats.tallies()
+    assert tally.counted == Counted(size=9 + 2 + 7 + 2 + 2, events=5, calls=1, reasoning=2, opaque=1)
+
+
+def test_each_leg_is_counted_by_itself() -> None:
+    """A second leg begins from zero, the first keeps what it took, and the stream took both."""
+    stats = Stats(0.0)
+    stats.observe([Leg(1, "a", "p", "s", ""), Text(0, "x" * 420)], 1.0)
+    stats.observe([Leg(2, "b", "p", "s", ""), Text(0, "y" * 42)], 3.0)
+    stats.observe([Finish(0, "stop"), UsageReport(Usage(input_tokens=7, output_tokens=11, reasoning_tokens=4))], 4.0)
+    first, second = stats.tallies()
+    assert (first.usage, first.finished) == (Usage(output_tokens=100, estimated=True), False)
+    assert (second.usage.output_tokens, second.finished, second.ttft_ms) == (11, True, 2000.0)
+    assert stats.effective_usage() == Usage(input_tokens=7, output_tokens=111, reasoning_tokens=4, estimated=True)
+    assert stats.events == 6
+    assert stats.facts(5.0, [], End(State.COMPLETED))["legs"][0]["end"] == "replaced"
+
+
+def test_what_a_cancel_drops_is_wasted() -> None:
+    """Tokens that came while nothing was served are wasted if a cancel ends it, by their share of the bytes."""
+    stats = Stats(0.0)
+    stats.observe([Leg(1, "a", "p", "s", ""), Text(0, "x" * 420)], 1.0)
+    stats.held_back()
+    stats.observe([Text(0, "x" * 420)], 2.0)
+    stats.held_back()
+    cancelled = End(State.CANCELLED, "control")
+    assert stats.facts(3.0, [], cancelled)["metrics"]["wasted_tokens"] == 100
+    assert stats.facts(3.0, [])["metrics"]["wasted_tokens"] == 0
+    stats.served_again()
+    assert stats.facts(3.0, [], cancelled)["metrics"]["wasted_tokens"] == 0
 
 
 def test_facts_show_what_was_seen() -> None:
@@ -99,9 +156,9 @@ def test_facts_show_what_was_seen() -> None:
     stats.paused_s = 0.25
     facts = stats.facts(3.0, ["gpu-1: ok"])
     assert facts["attempts"] == ["gpu-1: ok"]
-    assert facts["legs"] == [
-        {"leg": 1, "endpoint": "gpu-1", "provider": "openai_chat", "strategy": "first", "ttft_ms": 500.0}
-    ]
+    (leg,) = facts["legs"]
+    assert (leg["leg"], leg["endpoint"], leg["provider"], leg["strategy"]) == (1, "gpu-1", "openai_chat", "first")
+    assert (leg["ttft_ms"], leg["usage"], leg["cost_usd"], leg["end"]) == (500.0, facts["usage"], None, None)
     assert facts["usage"]["output_tokens"] == 20
     assert facts["usage"]["estimated"] is False
     metrics = facts["metrics"]

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: the hot route, called by `api.edge` around the web framework.
+"""The hot route of every client dialect: POST a request, get its stream or its whole answer; called by `api.edge`.
 
 Disconnect policy: it looks at the creating response only, and `cancel` takes effect only if nobody else reads the
 stream and it is not paused.
@@ -9,26 +9,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from gateway.api.auth import INFER, Access
 from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
 from gateway.api.exchange import JSON_TYPE
 from gateway.api.sse import PLAIN_ENDS, Delivery, shared
 from gateway.core.errors import Category, Failure
 from gateway.core.events import End, State
 from gateway.core.ids import show_sid
-from gateway.dialects import openai_chat
-from gateway.dialects.openai_chat_render import Collector, StreamRenderer
-from gateway.dialects.openai_errors import stream_cancelled
 from gateway.pipeline import Options
 from gateway.streams.journal import JournalError
 
 if TYPE_CHECKING:
     from gateway.api.deps import Services
     from gateway.api.exchange import Exchange, Headers
+    from gateway.dialects.catalog import Dialect
     from gateway.pipeline import Opened
 
-ROUTE = "/v1/chat/completions"
 KEYED_GRACE = "grace=60"
 MAX_GRACE_S = 3600
 PIECE_BYTES = 65_536
@@ -36,16 +34,18 @@ _GRACE = re.compile(r"grace=(\d{1,6})")
 
 
 @dataclass(frozen=True, slots=True)
-class ChatCompletions:
-    """The route."""
+class Inference:
+    """The route of one dialect."""
 
     services: Services
+    dialect: Dialect
+    access: ClassVar[Access] = INFER
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
         services = self.services
         raw = await exchange.json_body(services.limits.max_body)
-        request = openai_chat.parse(raw)
+        request = self.dialect.parse(raw, exchange.given(self.dialect.headers))
         opened = await services.pipeline.open(request, raw, services.principal(exchange), options(exchange))
         try:
             await (self._stream(exchange, opened) if request.stream else self._whole(exchange, opened))
@@ -53,7 +53,7 @@ class ChatCompletions:
             opened.reader.detach()
 
     async def _stream(self, exchange: Exchange, opened: Opened) -> None:
-        renderer = shared(opened.reader, "wire", partial(StreamRenderer, opened.start))
+        renderer = shared(opened.reader, "wire", partial(self.dialect.renderer, opened.start))
         delivery = Delivery(exchange, opened.reader, renderer, self.services.clock, self.services.pace)
         plain = PLAIN_ENDS - {State.CANCELLED} if _finishes_on_cancel(opened) else PLAIN_ENDS
         end = await delivery.run(partial(_stream_headers, opened), self.services.tasks, plain_ends=plain)
@@ -64,7 +64,7 @@ class ChatCompletions:
 
     async def _whole(self, exchange: Exchange, opened: Opened) -> None:
         """One answer at the end; pauses make it wait like any reader."""
-        collector, reader = Collector(opened.start), opened.reader
+        collector, reader = self.dialect.collector(opened.start), opened.reader
         gone = False
 
         def hung_up() -> None:
@@ -150,7 +150,8 @@ def _finishes_on_cancel(opened: Opened) -> bool:
 async def _refuse_end(exchange: Exchange, end: End, head: Headers) -> None:
     """An end in failure or cancellation, as plain HTTP."""
     if end.state is State.CANCELLED:
-        await exchange.answer_json(409, stream_cancelled(end.reason), [(b"x-should-retry", b"false"), *head])
+        body = exchange.dialect.errors.stream_cancelled(end.reason)
+        await exchange.answer_error(409, body, [(b"x-should-retry", b"false"), *head])
     else:
         await exchange.fail(end.failure, head)
 

@@ -1,0 +1,224 @@
+"""What a provider's error means, whichever wire it came by. Pure.
+
+An adapter's errors module brings a `Vocabulary`: the codes and the words of its vendors. How a body is read and in what
+order it is believed is here: what its details prove, its codes, its words, its status, the class of its status.
+
+Shapes seen in recorded traffic: `{"error": {message, type, code, param}}` (OpenAI, Anthropic and most),
+`{"error": "text"}` (Ollama, xAI, TGI), `{"object": "error", message, type, code}` (vLLM, Mistral), `{"message"}`
+(Cohere), `{"detail": ...}` (FastAPI hosts), `[{...}]` (Gemini).
+
+Oddities, on purpose:
+1. A 401, 403 or 413 says more than most codes beside it (Groq's 413 has the code `rate_limit_exceeded`): `_BELIEVED`.
+2. A code that says rate limit is refined by words: per-day limits and spent budgets come with the same code as bursts.
+3. What is read for its meaning only (`Said.hint`) is never shown; what is shown comes from the members named here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from gateway.core.errors import Category, ProviderError
+from gateway.upstream.classify import by_status, is_known
+from gateway.upstream.retry_after import retry_after_s, retry_delay_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_SEARCHED = 2048
+"""Characters of a text that are searched for words: a provider must not be able to keep us busy."""
+
+_LISTED = 16
+"""Members of a list of details that are looked at."""
+
+_WORDY = frozenset({400, 401, 402, 403, 404, 412, 413, 422, 429})
+_BELIEVED = {
+    401: frozenset({Category.QUOTA}),
+    403: frozenset({Category.QUOTA, Category.CONTENT_FILTER, Category.MODEL_NOT_FOUND}),
+    413: frozenset({Category.CONTEXT_LENGTH}),
+}
+_GENERIC = frozenset({None, Category.RATE_LIMITED})
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a text means that matches `pattern`, in answers with one of these statuses (None: with any)."""
+
+    pattern: re.Pattern[str]
+    category: Category
+    statuses: frozenset[int] | None = _WORDY
+
+
+def words(pattern: str, category: Category, statuses: frozenset[int] | None = _WORDY) -> Words:
+    """`Words` of a pattern in verbose form, which ignores case."""
+    return Words(re.compile(pattern, re.IGNORECASE | re.VERBOSE), category, statuses)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What an error body says, from the members that may be read; everything else in it is dropped.
+
+    `message`, `param` and the first of `codes` may be shown. `statuses` are HTTP statuses that it names. `proven` is
+    what its details leave no doubt about.
+    """
+
+    message: str
+    codes: tuple[str, ...]
+    param: str | None
+    statuses: tuple[int, ...]
+    hint: str
+    proven: Category | None
+    retry_after_s: float | None
+
+    @property
+    def anything(self) -> bool:
+        """Whether this is an error at all."""
+        return bool(self.message or self.codes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """The codes and words of one wire. `codes_in_stream` count there only: they say less than a status does."""
+
+    codes: Mapping[str, Category]
+    words: tuple[Words, ...]
+    codes_in_stream: Mapping[str, Category]
+
+    def from_answer(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
+        """The error of an answer with an error status. `now` is Unix time, for Retry-After dates."""
+        said = _read(_error_member(body))
+        category = self._meaning(said, status)
+        believed = _BELIEVED.get(status)
+        if category is not None and believed is not None and category not in believed:
+            category = None
+        wait = retry_after_s(headers, now)
+        return ProviderError(
+            by_status(status) if category is None else category,
+            said.message or f"the provider answered {status}",
+            retry_after_s=said.retry_after_s if wait is None else wait,
+            param=said.param,
+            provider_code=next(iter(said.codes), None),
+            unmapped=status if category is None and not is_known(status) else None,
+        )
+
+    def from_stream(self, error: Any) -> ProviderError:
+        """The error of an in-stream error event: by its type, because the status is 200 there."""
+        members = cast("dict[str, Any]", error) if isinstance(error, dict) else {"message": error}
+        return self._in_stream(_read(members))
+
+    def in_success(self, body: bytes) -> ProviderError | None:
+        """The error that came as JSON with a status of success; None if the body is no error."""
+        said = _read(_error_member(body))
+        return self._in_stream(said) if said.anything else None
+
+    def _in_stream(self, said: Said) -> ProviderError:
+        category = self._meaning(said, None)
+        if category is None and said.statuses:
+            category = by_status(said.statuses[0])
+        return ProviderError(
+            category or Category.STREAM_ERROR,
+            said.message or "the provider reported an error in the stream",
+            retry_after_s=said.retry_after_s,
+            param=said.param,
+            provider_code=next(iter(said.codes), None),
+            unmapped=200 if category is None else None,
+        )
+
+    def _meaning(self, said: Said, status: int | None) -> Category | None:
+        """What the body itself says; None: nothing that this vocabulary knows. No status: it came in a stream."""
+        if said.proven is not None:
+            return said.proven
+        found = next((each for code in said.codes if (each := self._of_code(code.lower(), status)) is not None), None)
+        if found not in _GENERIC:
+            return found
+        return next((each.category for each in self.words if _matches(each, said, status)), found)
+
+    def _of_code(self, code: str, status: int | None) -> Category | None:
+        found = self.codes.get(code)
+        return self.codes_in_stream.get(code) if found is None and status is None else found
+
+
+def _matches(wanted: Words, said: Said, status: int | None) -> bool:
+    if status is not None and wanted.statuses is not None and status not in wanted.statuses:
+        return False
+    return any(wanted.pattern.search(text, 0, _SEARCHED) is not None for text in (said.message, said.hint))
+
+
+def _error_member(body: bytes) -> dict[str, Any]:
+    """The object that describes the error, whatever surrounds it; {} for anything else."""
+    try:
+        found: Any = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+    if isinstance(found, list) and found:
+        found = found[0]
+    members = _object(found)
+    error: Any = members.get("error", members)
+    if isinstance(error, dict):
+        return cast("dict[str, Any]", error)
+    return {"message": error, "code": members.get("code"), "type": members.get("error_type")}
+
+
+def _read(error: dict[str, Any]) -> Said:
+    details, metadata = error.get("details"), _object(error.get("metadata"))  # Google's, and OpenRouter's
+    rpc = _objects(details)
+    codes = (
+        _object(details).get("error_code"),
+        error.get("code"),
+        error.get("type"),
+        _object(error.get("innererror")).get("code"),
+        metadata.get("error_type"),
+        *(each.get("reason") for each in rpc),
+    )
+    return Said(
+        message=_text(error.get("message")) or _text(error.get("detail")) or "",
+        codes=tuple(text for code in codes if (text := _text(code))),
+        param=_text(error.get("param")),
+        statuses=tuple(_statuses(error)),
+        hint=_text(metadata.get("raw")) or "",
+        proven=_by_metadata(metadata) or _by_quota(rpc),
+        retry_after_s=next((wait for each in rpc if (wait := retry_delay_s(each.get("retryDelay"))) is not None), None),
+    )
+
+
+def _by_metadata(metadata: dict[str, Any]) -> Category | None:
+    """OpenRouter says which moderation flagged the input, or which limit was met; one of those passes by itself."""
+    if "flagged_input" in metadata or metadata.get("reasons"):
+        return Category.CONTENT_FILTER
+    source = _text(metadata.get("limit_source"))
+    if source is None:
+        return None
+    return Category.RATE_LIMITED if source == "openrouter_in_flight_budget" else Category.QUOTA
+
+
+def _by_quota(details: list[dict[str, Any]]) -> Category | None:
+    """Google names the quotas that were exceeded; those of a day are spent for long, others come back in a minute."""
+    violations = [one for each in details for one in _objects(each.get("violations"))]
+    ids = [found for one in violations if (found := _text(one.get("quotaId")))]
+    if not ids:
+        return None
+    return Category.QUOTA if any("PerDay" in each for each in ids) else Category.RATE_LIMITED
+
+
+def _statuses(error: dict[str, Any]) -> Iterator[int]:
+    """HTTP statuses that stand in the body, as numbers or in digits."""
+    for value in (error.get("code"), error.get("status_code"), error.get("status")):
+        digits = value if isinstance(value, str) else str(value) if type(value) is int else ""
+        if re.fullmatch(r"[45][0-9]{2}", digits):
+            yield int(digits)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """The first members of a list of objects."""
+    return [_object(each) for each in cast("list[object]", value)[:_LISTED]] if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,1 @@
+"""Bodies written from documentation, one file each, and what they must mean."""
