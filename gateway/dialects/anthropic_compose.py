@@ -33,6 +33,7 @@ from gateway.core.events import (
     UsageReport,
     is_content,
 )
+from gateway.dialects.anthropic_messages import HIDES_THOUGHTS
 from gateway.dialects.anthropic_usage import shown_usage
 
 DIALECT = "anthropic_messages"
@@ -113,6 +114,7 @@ class Composer:
 
     def __init__(self, start: Start) -> None:
         self._own: Body = {"id": start.wire_id, "model": start.model}
+        self._hides_thoughts = bool(start.flags.get(HIDES_THOUGHTS))
 
     def chunk(self, progress: Progress, chunk: tuple[Event, ...]) -> tuple[Progress, list[Body]]:
         """The event objects of a chunk of 1..k events; before the first content it is held back."""
@@ -171,7 +173,8 @@ class Composer:
         if source is not None:
             return self._verbatim(progress, source, chunk, out)
         for event in chunk:
-            progress = _canonical(progress, event, out)
+            if not (self._hides_thoughts and isinstance(event, Reasoning)):
+                progress = _canonical(progress, event, out)
         return progress
 
     def _verbatim(self, progress: Progress, source: Body, chunk: tuple[Event, ...], out: list[Body]) -> Progress:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DIALECT = "anthropic_messages"
 VERSION, BETA = "anthropic-version", "anthropic-beta"
 HEADERS = (VERSION, BETA)
+HIDES_THOUGHTS = "hides_thoughts"
+"""The flag of a stream whose caller wants no thoughts to be shown."""
 UNSAMPLED = "2026-10-21"
 """From this version on, asking with a sampling parameter is an error."""
 _SAMPLING = ("temperature", "top_p", "top_k")
@@ -33,7 +35,7 @@ _EFFORTS = frozenset(get_args(Effort))
 _CANONICAL = frozenset(
     {
         "model", "messages", "system", "max_tokens", "stream", "stop_sequences", "tools", "tool_choice", "thinking",
-        "output_config", "output_format", *_SAMPLING,
+        "output_config", "output_format", "context_management", *_SAMPLING,
     }
 )  # fmt: skip
 # Accounting, tracing, caching and speed: no answer differs for them.
@@ -49,7 +51,8 @@ _TOOL = frozenset(
 _TOOL_DEFAULTS: dict[str, Any] = {"allowed_callers": ["direct"], "defer_loading": False, "input_examples": []}
 _CHOICE = frozenset({"type", "name", "disable_parallel_tool_use"})
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-_THINKING = frozenset({"type", "budget_tokens"})
+_THINKING = frozenset({"type", "budget_tokens", "display"})
+_CLEARS_THOUGHTS = "clear_thinking"
 _OUTPUT = frozenset({"effort", "format"})
 
 
@@ -81,6 +84,7 @@ def _request(body: Body, headers: Mapping[str, str]) -> ChatRequest:
         own.append("max_tokens")  # fill the cache and say nothing: no other dialect has that
     thinking_tokens, thinking_effort = _thinking(body, own)
     effort, schema = _output(body, own)
+    _edits(body, own)
     choice, parallel = _tool_choice(body, own)
     turns: tuple[Message, ...] = system(body, own) + messages(required(body, "messages", list), own)
     return ChatRequest(
@@ -99,6 +103,7 @@ def _request(body: Body, headers: Mapping[str, str]) -> ChatRequest:
         tool_choice=choice,
         parallel_tool_calls=parallel,
         schema=schema,
+        flags={HIDES_THOUGHTS: True} if _hides_thoughts(body) else {},
         own=tuple(own),
         body=body,
         headers=dict(headers),
@@ -133,8 +138,28 @@ def _thinking(body: Body, own: list[str]) -> tuple[int | None, Effort | None]:
             return None, None
         case _:
             raise bad("thinking.type must be enabled, disabled or adaptive", "thinking.type")
-    own += beyond(thinking or {}, _THINKING, "thinking", defaults={"display": "summarized"})
+    own += beyond(thinking or {}, _THINKING, "thinking")
+    if optional(thinking or {}, "display", str, "thinking") not in {None, "summarized", "omitted"}:
+        own.append("thinking.display")
     return found
+
+
+def _hides_thoughts(body: Body) -> bool:
+    thinking = optional(body, "thinking", dict) or {}
+    return thinking.get("display") == "omitted"
+
+
+def _edits(body: Body, own: list[str]) -> None:
+    """What to leave out of a long conversation. Other dialects are not sent earlier thoughts in any case."""
+    management: Body = optional(body, "context_management", dict) or {}
+    own += beyond(management, frozenset({"edits"}), "context_management")
+    for index, edit in enumerate(array(management.get("edits"), "context_management.edits")):
+        where = f"context_management.edits.{index}"
+        if not isinstance(edit, dict):
+            raise bad(f"{where} must be an object, got {kind_of(edit)}", where)
+        kind: str = required(cast("Body", edit), "type", str, where)
+        if not kind.startswith(_CLEARS_THOUGHTS):
+            own.append(where)
 
 
 def _output(body: Body, own: list[str]) -> tuple[Effort | None, dict[str, Any] | None]:

@@ -33,7 +33,7 @@ from gateway.core.events import (
     encode,
 )
 from gateway.core.usage import Usage
-from gateway.providers._reading import MALFORMED_IN_A_ROW, InStreamError, Malformed
+from gateway.providers._reading import InStreamError, Malformed, Skipping
 
 DIALECT = "anthropic_messages"
 MAX_INDEX = 65_535
@@ -94,16 +94,13 @@ _decode_plain = msgspec.json.Decoder(_PlainDelta).decode
 _NOWHERE = _Block("")
 
 
-class EventDecoder:
+class EventDecoder(Skipping):
     """One stream's events. `done` after `message_stop`."""
 
     _plain: ClassVar[Any] = staticmethod(_decode_plain)
 
     def __init__(self) -> None:
-        self.done = False
-        self.malformed = 0
-        self.failure: Malformed | InStreamError | None = None
-        self._in_a_row = 0
+        super().__init__()
         self._begun = self._finished = False
         self._blocks: dict[int, _Block] = {}
         self._calls = 0
@@ -165,11 +162,7 @@ class EventDecoder:
             encode([Extra(DIALECT, event)])  # what cannot be logged, as numbers beyond 64 bits, is malformed
             found = self._event(event)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, Malformed) as error:
-            self.malformed += 1
-            self._in_a_row += 1
-            if self._in_a_row >= MALFORMED_IN_A_ROW:
-                msg = f"{MALFORMED_IN_A_ROW} malformed events in a row"
-                raise Malformed(msg) from error
+            self._skip(error)
             return
         self._in_a_row = 0
         events += [msgspec.structs.replace(event, more=True) for event in found[:-1]]

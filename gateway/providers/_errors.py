@@ -40,7 +40,8 @@ _BELIEVED = {
     403: frozenset({Category.QUOTA, Category.CONTENT_FILTER, Category.MODEL_NOT_FOUND}),
     413: frozenset({Category.CONTEXT_LENGTH}),
 }
-_GENERIC = frozenset({None, Category.RATE_LIMITED})
+_SHARPER = frozenset({Category.QUOTA, Category.OVERLOADED})
+"""What a rate limit may turn out to be. "Too many tokens" beside one is about a minute's tokens, not the prompt's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,10 @@ class Vocabulary:
         if said.proven is not None:
             return said.proven
         found = next((each for code in said.codes if (each := self._of_code(code.lower(), status)) is not None), None)
-        if found not in _GENERIC:
+        if found not in {None, Category.RATE_LIMITED}:
             return found
-        return next((each.category for each in self.words if _matches(each, said, status)), found)
+        wanted = (each for each in self.words if found is None or each.category in _SHARPER)
+        return next((each.category for each in wanted if _matches(each, said, status)), found)
 
     def _of_code(self, code: str, status: int | None) -> Category | None:
         found = self.codes.get(code)

@@ -21,7 +21,7 @@ import msgspec
 
 from gateway.core.events import Finish, FinishReason, Reasoning, SourceEvent, Text, ToolCall, UsageReport
 from gateway.core.usage import Usage
-from gateway.providers._reading import MALFORMED_IN_A_ROW, InStreamError, Malformed
+from gateway.providers._reading import InStreamError, Malformed, Skipping
 
 WIRE_NAME = "ollama"
 
@@ -61,14 +61,11 @@ _decode = msgspec.json.Decoder(_Line).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-class OllamaDecoder:
+class OllamaDecoder(Skipping):
     """One stream's lines. `done` after the line that says so: nothing else may end the body."""
 
     def __init__(self) -> None:
-        self.done = False
-        self.malformed = 0
-        self.failure: Malformed | InStreamError | None = None
-        self._in_a_row = 0
+        super().__init__()
         self._calls = 0
         self._ids: set[str] = set()
 
@@ -106,11 +103,7 @@ class OllamaDecoder:
             line = _decode(payload)
             found = self._said(line, payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Malformed) as error:
-            self.malformed += 1
-            self._in_a_row += 1
-            if self._in_a_row >= MALFORMED_IN_A_ROW:
-                msg = f"{MALFORMED_IN_A_ROW} malformed lines in a row"
-                raise Malformed(msg) from error
+            self._skip(error)
             return
         self._in_a_row = 0
         if line.done:

@@ -29,7 +29,7 @@ from gateway.core.events import (
     encode,
 )
 from gateway.core.usage import Usage
-from gateway.providers._reading import MALFORMED_IN_A_ROW, InStreamError, Malformed
+from gateway.providers._reading import InStreamError, Malformed, Skipping
 
 DIALECT = "openai_chat"
 TEMPLATES_TRIED = 4
@@ -85,15 +85,13 @@ class _Calls:
         return dense, True
 
 
-class ChunkDecoder:
+class ChunkDecoder(Skipping):
     """One stream's chunks. `done` after `[DONE]`; `finished` holds the choices that had their finish reason."""
 
     def __init__(self) -> None:
-        self.done = False
-        self.malformed = 0
+        super().__init__()
         self.seen: set[int] = set()
         self.finished: set[int] = set()
-        self._in_a_row = 0
         self._top: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
         self._spoken: set[int] = set()
@@ -102,7 +100,6 @@ class ChunkDecoder:
         self._before: list[SourceEvent] = []
         self._choice_of_template = 0
         self._templates = self._texts = 0
-        self.failure: Malformed | InStreamError | None = None
 
     @property
     def complete(self) -> bool:
@@ -152,11 +149,7 @@ class ChunkDecoder:
             if _LONG_NUMBER.search(payload):
                 encode([*found])  # numbers beyond 64 bits cannot be logged
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, Malformed) as error:
-            self.malformed += 1
-            self._in_a_row += 1
-            if self._in_a_row >= MALFORMED_IN_A_ROW:
-                msg = f"{MALFORMED_IN_A_ROW} malformed events in a row"
-                raise Malformed(msg) from error
+            self._skip(error)
             return
         self._in_a_row = 0
         events += found

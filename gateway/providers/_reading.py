@@ -81,6 +81,28 @@ class Decoder(Protocol):
         ...
 
 
+class Skipping:
+    """What decoders have in common: a malformed payload among good ones is skipped and counted."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.malformed = 0
+        self.failure: Malformed | InStreamError | None = None
+        self._in_a_row = 0
+
+    def _skip(self, error: Exception) -> None:
+        """Count a payload that says nothing.
+
+        Raises:
+            Malformed: one too many in a row.
+        """
+        self.malformed += 1
+        self._in_a_row += 1
+        if self._in_a_row >= MALFORMED_IN_A_ROW:
+            msg = f"{MALFORMED_IN_A_ROW} malformed events in a row"
+            raise Malformed(msg) from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
     """What is special about one vendor's answers."""

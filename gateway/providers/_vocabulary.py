@@ -69,7 +69,7 @@ WORDS: tuple[Words, ...] = (
         Category.CONTENT_FILTER,
     ),
     words(
-        r"""\b(invalid|unknown|no\ such)\ model\b | \bmodel\b.{0,200}\b(does\ not\ exist|not\ exist|not\ found)
+        r"""\b(invalid|unknown|no\ such)\ model\b | \bmodel\b.{0,80}\b(does\ not\ exist|not\ exist|not\ found)
         | not\ a\ valid\ model
         """,
         Category.MODEL_NOT_FOUND,

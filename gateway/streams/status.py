@@ -101,6 +101,8 @@ def error_object(failure: Failure) -> dict[str, Any]:
         "message": failure.message,
         "whose": consequence.whose,
     }
+    if failure.provider_code is not None:
+        shown["provider_code"] = failure.provider_code
     if failure.attempts:
         shown["attempts"] = list(failure.attempts)
     return shown

@@ -189,7 +189,7 @@ def test_oddities_are_counted() -> None:
 
     async def scenario() -> None:
         plan = Plan(tokens=5)
-        async with house(plan.with_(garbage=Garbage("json", at=3, count=2))) as it:
+        async with house(plan.with_(garbage=Garbage(kind="json", at=3, count=2))) as it:
             answer = await it.ask()
             assert answer.status == 200
             status = await it.status(answer.headers["x-atlas-stream-id"])

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.errors import Category, Failure
 from gateway.core.events import (
@@ -22,6 +23,7 @@ from gateway.core.events import (
 )
 from gateway.core.usage import Usage
 from gateway.dialects import openai_chat_render
+from gateway.dialects.anthropic_messages import HIDES_THOUGHTS
 from gateway.dialects.anthropic_messages_render import Collector, StreamRenderer
 from tests.support.sse import data_frames
 
@@ -132,6 +134,16 @@ def test_ends() -> None:
     finishing = Start("s", "msg_1", 7, "m", "anthropic_messages", {"on_cancel": "finish"})
     kinds = [event["type"] for event in objects(Text(0, "a"), cancelled, start=finishing)]
     assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+
+
+def test_thoughts_that_are_not_wanted() -> None:
+    """Whoever asks for thoughts to be left out sees none, also of a vendor that shows them."""
+    start = replace(START, flags={HIDES_THOUGHTS: True})
+    shown = objects(Reasoning(0, "hm"), Text(0, "a"), Reasoning(0, "so"), Text(0, "b"), OK, start=start)
+    assert [event["delta"] for event in shown if event["type"] == "content_block_delta"] == [
+        {"type": "text_delta", "text": "a"},
+        {"type": "text_delta", "text": "b"},
+    ]
 
 
 def test_tool_without_arguments() -> None:

@@ -1,7 +1,7 @@
 """Errors that the tables do not know are counted, whenever they come."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -29,7 +29,7 @@ class Failing:
         self._error, self._after_content = error, after_content
 
     @asynccontextmanager
-    async def stream(self, request: ChatRequest, model: str) -> AsyncIterator[AsyncIterator[Batch]]:
+    async def stream(self, request: ChatRequest, model: str) -> AsyncGenerator[AsyncIterator[Batch]]:
         yield self._batches()
 
     async def _batches(self) -> AsyncIterator[Batch]:

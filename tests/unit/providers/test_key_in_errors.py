@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -35,7 +35,7 @@ class Told(Answer):
 
 
 @asynccontextmanager
-async def posting(answer: Answer) -> AsyncIterator[Answer]:
+async def posting(answer: Answer) -> AsyncGenerator[Answer]:
     """An exchange whose answer is there."""
     yield answer
 
