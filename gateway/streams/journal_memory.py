@@ -7,6 +7,7 @@ readers get 410); a journal full of live ones takes no new stream. Records outli
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from gateway.core.clock import Clock
@@ -63,7 +64,10 @@ class MemoryJournal:
         self._bounds = bounds
         self._clock = clock
         self._logs: OrderedDict[str, _Log] = OrderedDict()
-        self._ended: OrderedDict[str, None] = OrderedDict()  # terminal streams that still have a log, oldest first
+        # Every stream is in one of these, too; the last two in order of their expiry, so that a sweep stops early.
+        self._open: dict[str, _Log] = {}
+        self._ended: OrderedDict[str, _Log] = OrderedDict()
+        self._gone: OrderedDict[str, _Log] = OrderedDict()  # the record is left
         self._keys: OrderedDict[str, tuple[str, str, float]] = OrderedDict()
         self.total_bytes = 0
 
@@ -73,7 +77,8 @@ class MemoryJournal:
         if not self._make_room(len(entry.data) + ENTRY_OVERHEAD) or not self._make_record_room():
             msg = "the journal is full of live streams"
             raise JournalFull(msg)
-        self._logs[record.sid] = log = _Log(record, self._clock.now() + self._bounds.ttl_live_s)
+        log = _Log(record, self._clock.now() + self._bounds.ttl_live_s)
+        self._logs[record.sid] = self._open[record.sid] = log
         self._store(log, entry)
         return entry
 
@@ -109,7 +114,8 @@ class MemoryJournal:
             has_ended = log.record.state in TERMINAL
             log.expires = self._clock.now() + (self._bounds.ttl_terminal_s if has_ended else self._bounds.ttl_live_s)
             if has_ended:
-                self._ended[sid] = None
+                self._ended[sid] = log
+                self._open.pop(sid, None)
         return answer, entries
 
     async def read(self, sid: str, after: int, max_bytes: int) -> Page:
@@ -138,6 +144,7 @@ class MemoryJournal:
         """Forget a stream."""
         if (log := self._logs.pop(sid, None)) is not None:
             self._drop(log)
+            del self._gone[sid]
 
     async def listing(self, tenant: str, *, after: str | None, limit: int, state: str | None) -> list[Known]:
         """The tenant's streams, newest first."""
@@ -157,7 +164,7 @@ class MemoryJournal:
 
     async def paused_since(self, moment: float) -> list[Record]:
         """Streams that have been paused since before `moment`."""
-        records = (log.record for log in self._logs.values() if log.entries is not None)
+        records = (log.record for log in self._open.values())
         return [record for record in records if record.paused_since is not None and record.paused_since < moment]
 
     async def remember(self, key: str, sid: str, body_hash: str) -> tuple[str, str]:
@@ -176,15 +183,14 @@ class MemoryJournal:
         self._keys.pop(key, None)
 
     async def sweep(self) -> None:
-        """Drop what outlived its time. Cost is one pass over the records, so call it every few seconds."""
+        """Drop what outlived its time. Costs a look at every open stream, and at what is dropped."""
         now = self._clock.now()
-        for sid, log in list(self._logs.items()):
-            if log.expires > now:
-                continue
-            if log.entries is not None:
-                self._drop(log)
-            else:
-                del self._logs[sid]
+        for log in [log for log in self._open.values() if log.expires <= now]:
+            self._drop(log)
+        while self._ended and (log := next(iter(self._ended.values()))).expires <= now:
+            self._drop(log)
+        while self._gone and (log := next(iter(self._gone.values()))).expires <= now:
+            del self._gone[log.record.sid], self._logs[log.record.sid]
         for key, (_, _, expires) in list(self._keys.items()):
             if expires > now:
                 break  # bound in order of time
@@ -201,7 +207,10 @@ class MemoryJournal:
 
     def _drop(self, log: _Log) -> None:
         """Give the log's memory back; the record stays for its own time."""
-        self._ended.pop(log.record.sid, None)
+        sid = log.record.sid
+        self._open.pop(sid, None)
+        self._ended.pop(sid, None)
+        self._gone[sid] = log
         self.total_bytes -= log.size
         log.size = 0
         log.entries = None
@@ -212,16 +221,17 @@ class MemoryJournal:
         while self.total_bytes + size > self._bounds.max_total_bytes:
             if not self._ended:
                 return False
-            self._drop(self._logs[next(iter(self._ended))])
+            self._drop(next(iter(self._ended.values())))
         return True
 
     def _make_record_room(self) -> bool:
         if len(self._logs) < self._bounds.max_records:
             return True
-        oldest = next((sid for sid, log in self._logs.items() if log.record.state in TERMINAL), None)
+        oldest = next(iter((*islice(self._gone, 1), *islice(self._ended, 1))), None)
         if oldest is None:
             return False
         self._drop(self._logs.pop(oldest))
+        del self._gone[oldest]
         return True
 
     def _log(self, sid: str) -> _Log:
