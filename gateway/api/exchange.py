@@ -31,6 +31,10 @@ JSON_TYPE = (b"content-type", b"application/json")
 class Connection(Protocol):
     """What the server lets the app do beside ASGI; see `api.server`."""
 
+    def whole_body(self, scope: Any) -> bytes | None:
+        """The request's body, if all of it has arrived."""
+        ...
+
     def write_now(self, scope: Any, data: bytes) -> bool:
         """Write a part of a chunked body; False where it cannot be done at once."""
         ...
@@ -97,6 +101,10 @@ class Exchange:
         length = self.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > limit:
             raise self._too_large(limit)
+        if self._connection is not None and (body := self._connection.whole_body(self.scope)) is not None:
+            if len(body) > limit:
+                raise self._too_large(limit)
+            return body
         try:
             async with asyncio.timeout(BODY_DEADLINE_S):
                 return await self._whole_body(limit)

@@ -39,6 +39,14 @@ class Protocol(HttpToolsProtocol):
         if gone is not None and self.transport.is_closing():
             gone()
 
+    def whole_body(self, scope: Any) -> bytes | None:
+        """The body of the request `scope`, if all of it has arrived; None where `receive` has to do it."""
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.more_body or cycle.disconnected:
+            return None
+        body, cycle.body = cycle.body, bytearray()
+        return bytes(body)
+
     def write_now(self, scope: Any, data: bytes) -> bool:
         """Write a part of the body of the answer to the request `scope`; False where `send` has to do it."""
         cycle = self.cycle

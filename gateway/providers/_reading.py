@@ -64,7 +64,11 @@ class Decoder(Protocol):
 
     done: bool
     malformed: int
-    failure: Malformed | InStreamError | None
+
+    @property
+    def failure(self) -> Malformed | InStreamError | None:
+        """What the next `feed` raises."""
+        ...
 
     @property
     def complete(self) -> bool:
@@ -164,7 +168,7 @@ class Reading:
 
     @property
     def malformed(self) -> int:
-        """Payloads that were skipped so far; see `upstream.contract.SkipsMalformed`."""
+        """Payloads that were skipped so far."""
         return self._decoder.malformed
 
     def __aiter__(self) -> AsyncIterator[Batch]:

@@ -290,12 +290,14 @@ class Session:
         self.closed.set()
         if self._cancelled_at is not None:
             self.stats.cancel_to_close_s = self._monotonic() - self._cancelled_at
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        overdue = asyncio.get_running_loop().call_later(LEAVE_DEADLINE_S, task.cancel)  # cheaper than a timeout
         try:
-            async with asyncio.timeout(LEAVE_DEADLINE_S):
-                await self._on_end(self, self.end or End(State.FAILED, "superseded"))
-        except Exception:
+            await self._on_end(self, self.end or End(State.FAILED, "superseded"))
+        except (Exception, asyncio.CancelledError):
             log.exception("a stream was not settled", extra={"stream": show_sid(self.sid)})
         finally:
+            overdue.cancel()
             self.channel.session = None
             self._hub.release(self.channel)
 

@@ -6,6 +6,7 @@ Fields come from `extra=`; only those in `FIELDS` are written, so nothing slips 
 import logging
 import sys
 import time
+from typing import BinaryIO
 
 import msgspec
 
@@ -44,11 +45,28 @@ class JsonFormatter(logging.Formatter):
         return self._second[1]
 
 
+class LineHandler(logging.Handler):
+    """Writes each line at once, past the text layer: it is ASCII or UTF-8 already."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        super().__init__()
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; what goes wrong is logging's to handle."""
+        try:
+            self._out.write(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+            self._out.flush()
+        except (OSError, ValueError, TypeError):
+            self.handleError(record)
+
+
 def configure(level: str) -> None:
     """Send Atlas's and uvicorn's logs to standard error; called once, by the command line."""
     # What no line shows need not be found out for each one; see "Optimization" in Python's logging HOWTO.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stderr)
+    logging._srcfile = None  # noqa: SLF001  the HOWTO's own words
+    handler = LineHandler(sys.stderr.buffer)
     handler.setFormatter(JsonFormatter())
     for name in ("atlas", "uvicorn"):
         logger = logging.getLogger(name)

@@ -61,6 +61,9 @@ class Answer(ABC):
     async def drain(self) -> None:
         """After the terminal marker: wait a moment for the end of the body, so that the connection can be kept."""
         with suppress(TimeoutError, ProviderError):
-            async with asyncio.timeout(DRAIN_DEADLINE_S):
-                while await self.read():
-                    pass
+            while data := self.take():
+                pass
+            if data is None:  # usually it came with the marker
+                async with asyncio.timeout(DRAIN_DEADLINE_S):
+                    while await self.read():
+                        pass

@@ -7,7 +7,7 @@ no state between calls but its transport.
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 from gateway.core.chat import ChatRequest
 from gateway.core.events import SourceEvent
@@ -20,7 +20,6 @@ Accept: TypeAlias = Callable[[Batch], bool]
 """Takes a batch at once; False: no more for now."""
 
 
-@runtime_checkable
 class Pumped(Protocol):
     """An iterator of batches that can also hand them on from where they arrive, without waking a task for each."""
 
@@ -31,27 +30,18 @@ class Pumped(Protocol):
 
 async def pump(batches: AsyncIterator[Batch], accept: Accept) -> bool:
     """Give every batch to `accept`, by the shortest way there is; see `Pumped`."""
-    if isinstance(batches, Pumped):
-        return await batches.pump(accept)
+    if hasattr(batches, "pump"):  # isinstance with a protocol costs 10 us
+        return await cast("Pumped", batches).pump(accept)
     async for batch in batches:
         if not accept(batch):
             return True
     return False
 
 
-@runtime_checkable
-class SkipsMalformed(Protocol):
-    """An iterator of batches that skips payloads which it cannot read, as long as others come."""
-
-    @property
-    def malformed(self) -> int:
-        """Payloads that were skipped so far."""
-        ...
-
-
 def skipped(batches: object) -> int:
-    """Payloads that this iterator of batches has skipped."""
-    return batches.malformed if isinstance(batches, SkipsMalformed) else 0
+    """Payloads that this iterator of batches could not read and skipped: its `malformed`, if it has that."""
+    count: int = getattr(batches, "malformed", 0)
+    return count
 
 
 class Provider(Protocol):
