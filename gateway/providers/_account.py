@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -73,9 +74,23 @@ def without_key(error: ProviderError, key: str | None) -> ProviderError:
     )
 
 
+_HIDDEN = "[key]"
+_BLANKED = re.compile(r"([\w/+~-]*)(?:\*{3,}|\.{3,}|\u2026)([\w/+=~-]*)")
+"""A key as many hosts repeat it: its beginning and its end, and stars or dots between them."""
+
+_TELLING = 4
+"""So many characters of a key tell whose it is."""
+
+
 def _hidden(text: str, key: str) -> str:
-    """The text without the key, nor the part of it that is left where the text was cut."""
-    text = text.replace(key, "[key]")
+    """The text without the key, its ends, and the part of it that is left where the text was cut."""
+
+    def blanked(found: re.Match[str]) -> str:
+        first, last = found[1], found[2]
+        ours = key.startswith(first) and key.endswith(last) and len(first) + len(last) >= _TELLING
+        return _HIDDEN if ours else found[0]
+
+    text = _BLANKED.sub(blanked, text.replace(key, _HIDDEN))
     if len(text) < MAX_MESSAGE - len(key):
         return text
     cut = next((n for n in range(len(key) - 1, 0, -1) if text.endswith(key[:n])), 0)

@@ -6,7 +6,7 @@ Bodies from the network before the API (413, 5xx) are HTML.
 
 from gateway.core.errors import Category
 from gateway.providers._errors import Vocabulary
-from gateway.providers._vocabulary import CODES, CODES_IN_STREAM, WORDS
+from gateway.providers._vocabulary import CODES, STATUSES, WORDS
 
 # `error.details.error_code`, as the vendor's SDK lists them: 400s that are about the account, not the request.
 _CODES: dict[str, Category] = CODES | {
@@ -17,7 +17,7 @@ _CODES: dict[str, Category] = CODES | {
     "cmek_key_disabled": Category.PROVIDER_PERMISSION,
     "cmek_key_network_blocked": Category.PROVIDER_PERMISSION,
 }
-_VOCABULARY = Vocabulary(codes=_CODES, words=WORDS, codes_in_stream=CODES_IN_STREAM)
+_VOCABULARY = Vocabulary(codes=_CODES, words=WORDS, statuses=STATUSES)
 
 from_answer = _VOCABULARY.from_answer
 from_stream = _VOCABULARY.from_stream

@@ -34,6 +34,9 @@ _SEARCHED = 2048
 _LISTED = 16
 """Members of a list of details that are looked at."""
 
+_SUCCESS = 200
+"""The status under which an unknown error within a stream is counted, where it names none."""
+
 _WORDY = frozenset({400, 401, 402, 403, 404, 412, 413, 422, 429})
 _BELIEVED = {
     401: frozenset({Category.QUOTA}),
@@ -82,31 +85,19 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """The codes and words of one wire. `codes_in_stream` count there only: they say less than a status does."""
+    """The codes and words of one wire. `statuses`: what an answer with such a type would have, as a stream has none."""
 
     codes: Mapping[str, Category]
     words: tuple[Words, ...]
-    codes_in_stream: Mapping[str, Category]
+    statuses: Mapping[str, int]
 
     def from_answer(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
         """The error of an answer with an error status. `now` is Unix time, for Retry-After dates."""
-        said = _read(_error_member(body))
-        category = self._meaning(said, status)
-        believed = _BELIEVED.get(status)
-        if category is not None and believed is not None and category not in believed:
-            category = None
-        wait = retry_after_s(headers, now)
-        return ProviderError(
-            by_status(status) if category is None else category,
-            said.message or f"the provider answered {status}",
-            retry_after_s=said.retry_after_s if wait is None else wait,
-            param=said.param,
-            provider_code=next(iter(said.codes), None),
-            unmapped=status if category is None and not is_known(status) else None,
-        )
+        said, wait = _read(_error_member(body)), retry_after_s(headers, now)
+        return self._error(said, status, f"the provider answered {status}", wait)
 
     def from_stream(self, error: Any) -> ProviderError:
-        """The error of an in-stream error event: by its type, because the status is 200 there."""
+        """The error of an in-stream error event: by what it says itself, because the status is 200 there."""
         members = cast("dict[str, Any]", error) if isinstance(error, dict) else {"message": error}
         return self._in_stream(_read(members))
 
@@ -116,31 +107,35 @@ class Vocabulary:
         return self._in_stream(said) if said.anything else None
 
     def _in_stream(self, said: Said) -> ProviderError:
-        category = self._meaning(said, None)
-        if category is None and said.statuses:
-            category = by_status(said.statuses[0])
+        of_types = (self.statuses[code.lower()] for code in said.codes if code.lower() in self.statuses)
+        status = next(iter((*said.statuses, *of_types)), None)
+        return self._error(said, status, "the provider reported an error in the stream")
+
+    def _error(self, said: Said, status: int | None, otherwise: str, wait: float | None = None) -> ProviderError:
+        category, unmapped = self._meaning(said, status), None
+        if category is None:
+            unmapped = _SUCCESS if status is None else None if is_known(status) else status
+            category = Category.STREAM_ERROR if status is None else by_status(status)
         return ProviderError(
-            category or Category.STREAM_ERROR,
-            said.message or "the provider reported an error in the stream",
-            retry_after_s=said.retry_after_s,
+            category,
+            said.message or otherwise,
+            retry_after_s=said.retry_after_s if wait is None else wait,
             param=said.param,
             provider_code=next(iter(said.codes), None),
-            unmapped=200 if category is None else None,
+            unmapped=unmapped,
         )
 
     def _meaning(self, said: Said, status: int | None) -> Category | None:
-        """What the body itself says; None: nothing that this vocabulary knows. No status: it came in a stream."""
-        if said.proven is not None:
-            return said.proven
-        found = next((each for code in said.codes if (each := self._of_code(code.lower(), status)) is not None), None)
-        if found not in {None, Category.RATE_LIMITED}:
-            return found
-        wanted = (each for each in self.words if found is None or each.category in _SHARPER)
-        return next((each.category for each in wanted if _matches(each, said, status)), found)
+        """What the body itself says, where the status lets it; None: nothing that this vocabulary knows."""
+        found = said.proven or self._of_codes(said)
+        if found in {None, Category.RATE_LIMITED} and said.proven is None:
+            wanted = (each for each in self.words if found is None or each.category in _SHARPER)
+            found = next((each.category for each in wanted if _matches(each, said, status)), found)
+        believed = None if status is None else _BELIEVED.get(status)
+        return found if believed is None or found in believed else None
 
-    def _of_code(self, code: str, status: int | None) -> Category | None:
-        found = self.codes.get(code)
-        return self.codes_in_stream.get(code) if found is None and status is None else found
+    def _of_codes(self, said: Said) -> Category | None:
+        return next((self.codes[code.lower()] for code in said.codes if code.lower() in self.codes), None)
 
 
 def _matches(wanted: Words, said: Said, status: int | None) -> bool:

@@ -5,7 +5,7 @@ There are no codes, so the words decide: those of the server's `routes.go`, `sch
 
 from gateway.core.errors import Category
 from gateway.providers._errors import Vocabulary, words
-from gateway.providers._vocabulary import CODES, CODES_IN_STREAM, WORDS
+from gateway.providers._vocabulary import CODES, STATUSES, WORDS
 
 _WORDS = (
     words(r"model\ requires\ more\ system\ memory | out\ of\ memory", Category.OVERLOADED, None),
@@ -16,7 +16,7 @@ _WORDS = (
     words(r"runner\ process", Category.UPSTREAM_5XX, None),
     *WORDS,
 )
-_VOCABULARY = Vocabulary(codes=CODES, words=_WORDS, codes_in_stream=CODES_IN_STREAM)
+_VOCABULARY = Vocabulary(codes=CODES, words=_WORDS, statuses=STATUSES)
 
 from_answer = _VOCABULARY.from_answer
 from_stream = _VOCABULARY.from_stream

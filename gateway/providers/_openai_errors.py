@@ -2,7 +2,7 @@
 
 from gateway.core.errors import Category
 from gateway.providers._errors import Vocabulary
-from gateway.providers._vocabulary import CODES, CODES_IN_STREAM, WORDS
+from gateway.providers._vocabulary import CODES, STATUSES, WORDS
 
 _CODES: dict[str, Category] = CODES | {
     "string_above_max_length": Category.CONTEXT_LENGTH,
@@ -11,6 +11,7 @@ _CODES: dict[str, Category] = CODES | {
     "content_policy_violation": Category.CONTENT_FILTER,
     "responsibleaipolicyviolation": Category.CONTENT_FILTER,
     "invalid_prompt": Category.CONTENT_FILTER,
+    "data_inspection_failed": Category.CONTENT_FILTER,
     "billing_hard_limit_reached": Category.QUOTA,
     "billing_not_active": Category.QUOTA,
     "credit_balance_too_low": Category.QUOTA,
@@ -21,6 +22,10 @@ _CODES: dict[str, Category] = CODES | {
     "spend_limit_reached": Category.QUOTA,
     "payment_required": Category.QUOTA,
     "quota_exceeded": Category.QUOTA,
+    "budget_exceeded": Category.QUOTA,
+    "blocked_api_access": Category.QUOTA,
+    "exceeded_current_quota_error": Category.QUOTA,
+    "arrearage": Category.QUOTA,
     "engine_overloaded_error": Category.OVERLOADED,
     "overloaded": Category.OVERLOADED,
     "capacity_exceeded": Category.OVERLOADED,
@@ -28,8 +33,9 @@ _CODES: dict[str, Category] = CODES | {
     "deploymentnotfound": Category.MODEL_NOT_FOUND,
     "invalid_model": Category.MODEL_NOT_FOUND,
     "api_key_invalid": Category.PROVIDER_AUTH,
+    "organization_restricted": Category.PROVIDER_PERMISSION,
 }
-_VOCABULARY = Vocabulary(codes=_CODES, words=WORDS, codes_in_stream=CODES_IN_STREAM)
+_VOCABULARY = Vocabulary(codes=_CODES, words=WORDS, statuses=STATUSES)
 
 from_answer = _VOCABULARY.from_answer
 from_stream = _VOCABULARY.from_stream

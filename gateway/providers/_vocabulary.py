@@ -25,16 +25,16 @@ CODES: dict[str, Category] = {
     "invalid_api_key": Category.PROVIDER_AUTH,
 }
 
-CODES_IN_STREAM: dict[str, Category] = {
-    "invalid_request_error": Category.BAD_REQUEST,
-    "server_error": Category.UPSTREAM_5XX,
-    "internal_error": Category.UPSTREAM_5XX,
-    "internal_server_error": Category.UPSTREAM_5XX,
-    "api_error": Category.UPSTREAM_5XX,
-    "timeout_error": Category.UPSTREAM_5XX,
-    "service_unavailable": Category.OVERLOADED,
+STATUSES: dict[str, int] = {
+    "invalid_request_error": 400,
+    "server_error": 500,
+    "internal_error": 500,
+    "internal_server_error": 500,
+    "api_error": 500,
+    "timeout_error": 504,
+    "service_unavailable": 503,
 }
-"""Say less than a status does, so they count in a stream only."""
+"""Types that say no more than a status does, which a stream has not."""
 
 _LONG = frozenset({400, 404, 413, 422})  # at 429 the same words are about tokens a minute
 
@@ -51,9 +51,11 @@ WORDS: tuple[Words, ...] = (
         frozenset({402, 403, 429}),
     ),
     words(
-        r"""maximum\ context\ length | context\ (window|length|limit|size) | prompt\ (is\ )?too\ long
+        r"""maximum\ (context|prompt|model)\ length | context\ (window|length|limit|size)
+        | (prompt|input)\ (is\ )?too\ long | exceeded\ model\ token\ limit
         | too\ many\ (input\ )?tokens | tokens`?\ \+\ .{0,200}must\ be\ <= | when\ context\ the\ overflows
-        | input\ token\ count.{0,200}exceeds | reduce\ the\ length\ of\ the\ (messages|prompt|input)
+        | input\ token\ count.{0,200}exceeds | input\ length.{0,40}exceeds\ the\ maximum
+        | reduce\ the\ length\ of\ the\ (messages|prompt|input)
         """,
         Category.CONTEXT_LENGTH,
         _LONG,

@@ -16,7 +16,18 @@ from gateway.providers import _anthropic_errors, _ollama_errors, _openai_errors
 from gateway.upstream.classify import by_status, is_known
 from gateway.upstream.retry_after import CAP_S, retry_after_s
 
-_TEXTS = st.text(max_size=20) | st.sampled_from(["x" * 2000, "a\x00\x1b[31m\r\n\u2028\x85b", "9" * 5000, "429", "²"])
+_TEXTS = st.text(max_size=20) | st.sampled_from(
+    [
+        "rate_limit_error",
+        "server_error",
+        "content_filter",
+        "x" * 2000,
+        "a\x00\x1b[31m\r\n\u2028\x85b",
+        "9" * 5000,
+        "429",
+        "²",
+    ]
+)
 _MEMBERS = [
     "error", "message", "type", "code", "param", "detail", "details", "innererror", "status", "status_code", "object",
     "metadata", "raw", "reasons", "limit_source", "error_code", "error_type", "reason", "violations", "quotaId",

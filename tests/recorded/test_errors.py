@@ -1,5 +1,7 @@
 """Every error that vendors were recorded with, and every one that their documentation gives, by its category.
 
+Classified without a socket, and then through a running Atlas, where the SDKs judge what they are answered.
+
 pytest tests/recorded/test_errors.py -rA      # says what was left out
 """
 
@@ -9,13 +11,20 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import anthropic
+import msgspec
+import openai
 import pytest
 
-from gateway.core.errors import ProviderError
+from gateway.core.errors import Category, Failure, ProviderError
 from gateway.dialects import anthropic_errors, openai_errors
 from gateway.providers._reading import Reading, Wire
 from gateway.upstream.answer import Answer
+from tests.e2e.test_error_classes import ANTHROPIC, OPENAI
+from tests.recorded.replay import ASKED, MODEL, Ways, anthropic_message, openai_chunks, plan_of, route_of, ways
+from tests.support.chaos import Plan
 from tests.support.recordings import Exchange, Recording, need_recordings, recorded, recordings
+from tests.support.run import run
 
 ERRORS = "errors"
 """The property whose values the report prints."""
@@ -142,6 +151,67 @@ def test_recorded(recording: Recording) -> None:
 def test_documented(recording: Recording) -> None:
     """So has a documented one, in an answer as in a stream."""
     assert_means(provoked(recording), DOCUMENTED[recording.path.stem])
+
+
+def test_through_atlas() -> None:
+    """In either dialect the SDK raises the class of the error's category, whichever wire the error came by."""
+    need_recordings()
+    everything = [each for vendor in SPOKEN for each in recordings(vendor, "error")] + recordings("documented")
+    failures = {each.name: _answered(provoked(each).failure) for each in everything}
+
+    async def scenario() -> None:
+        async with ways() as clients:
+            clients.up.plans.update({each.name: _plan(each) for each in everything})
+            judged = [judge(clients, each, failures[each.name]) for each in everything for judge in (_chat, _messages)]
+            found = await asyncio.gather(*judged, return_exceptions=True)
+        wrong = [each for each in found if isinstance(each, Exception)]
+        if wrong:
+            raise ExceptionGroup("wrongly answered", wrong)
+
+    run(scenario(), timeout=30)
+
+
+def _plan(recording: Recording) -> Plan:
+    exchange = recording.load()
+    return plan_of(exchange, exchange.body, None)
+
+
+def _answered(failure: Failure) -> Failure:
+    """Who names a model that does not exist is told so: the routes here serve every name."""
+    named = failure.category is Category.MODEL_NOT_FOUND
+    return msgspec.structs.replace(failure, status=404) if named else failure
+
+
+async def _chat(clients: Ways, recording: Recording, failure: Failure) -> None:
+    """The openai SDK, with and without a stream. Errors behind content have no status."""
+    row, model = failure.consequence, route_of(recording).replace(MODEL, recording.name)
+    with pytest.raises(openai.APIStatusError) as whole:
+        await clients.openai.chat.completions.create(messages=ASKED["messages"], model=model)
+    assert (type(whole.value), whole.value.status_code) == (OPENAI[row.status], row.status), recording.name
+    with pytest.raises(openai.APIError) as streamed:
+        await openai_chunks(clients.openai, ASKED, model)
+    assert recording.status == 200 or type(streamed.value) is OPENAI[row.status], recording.name
+    for error in (whole.value, streamed.value):
+        body: Any = error.body
+        assert (error.code, error.type, body["whose"]) == (row.code, row.type, row.whose), recording.name
+        assert body["message"] == failure.message, recording.name
+
+
+async def _messages(clients: Ways, recording: Recording, failure: Failure) -> None:
+    """So the anthropic SDK."""
+    row, model = failure.consequence, route_of(recording).replace(MODEL, recording.name)
+    status, kind = row.messages_answer
+    with pytest.raises(anthropic.APIStatusError) as whole:
+        await clients.anthropic.messages.create(messages=ASKED["messages"], model=model, max_tokens=9)
+    assert (type(whole.value), whole.value.status_code) == (ANTHROPIC[status], status), recording.name
+    with pytest.raises(anthropic.APIStatusError) as streamed:
+        await anthropic_message(clients.anthropic, ASKED, model)
+    assert recording.status == 200 or type(streamed.value) is ANTHROPIC[status], recording.name
+    for error in (whole.value, streamed.value):
+        body: Any = error.body
+        said = body["error"]
+        assert (said["type"], said["code"], said["whose"]) == (kind, row.code, row.whose), recording.name
+        assert said["message"] == failure.message, recording.name
 
 
 def test_nothing_is_left_out(record_property: Callable[[str, object], None]) -> None:

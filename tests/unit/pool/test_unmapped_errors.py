@@ -17,6 +17,8 @@ from tests.support.run import run
 
 UNKNOWN_STATUS = from_answer(418, {}, b"", 0)
 UNKNOWN_TYPE = from_stream({"type": "type_of_the_future"})
+UNKNOWN_NUMBER = from_stream({"message": "I am a teapot.", "code": 418})
+KNOWN_NUMBER = from_stream({"message": "Provider returned error", "code": 429})
 KNOWN = from_answer(429, {}, b'{"error": {"code": "code_of_the_future"}}', 0)
 
 
@@ -43,7 +45,14 @@ class Failing:
 
 @pytest.mark.parametrize("after_content", [False, True])
 @pytest.mark.parametrize(
-    ("error", "counted"), [(UNKNOWN_STATUS, [("e", 418)]), (UNKNOWN_TYPE, [("e", 200)]), (KNOWN, [])]
+    ("error", "counted"),
+    [
+        (UNKNOWN_STATUS, [("e", 418)]),
+        (UNKNOWN_TYPE, [("e", 200)]),
+        (UNKNOWN_NUMBER, [("e", 418)]),
+        (KNOWN_NUMBER, []),
+        (KNOWN, []),
+    ],
 )
 def test_counted(error: ProviderError, counted: list[tuple[str, int]], after_content: bool) -> None:
     """An unknown error is counted once an attempt, by endpoint and status; one that is known is not."""

@@ -90,6 +90,22 @@ def test_at_the_head(wire: Wire) -> None:
     assert_hidden(failure(Asking(posting(Told(200, body)), check_json, wire, KEY)))
 
 
+@pytest.mark.parametrize("shown", ["sk-ca***6789", "sk-canar********", "****6789", "sk-can...789", "sk-ca\u2026789"])
+def test_its_ends(shown: str) -> None:
+    """The ends of a key, which many hosts repeat with stars between them, are not shown either."""
+    error = without_key(ProviderError(Category.PROVIDER_AUTH, f"Incorrect API key provided: {shown}. See docs."), KEY)
+    assert error.failure.message == "Incorrect API key provided: [key]. See docs."
+
+
+@pytest.mark.parametrize(
+    "text", ["wait ... and see", "s... *** 9", "sk-other***6789", "a ****bold**** word", "... 5/6"]
+)
+def test_what_is_no_key(text: str) -> None:
+    """Other stars and dots stay."""
+    told = ProviderError(Category.BAD_REQUEST, text)
+    assert without_key(told, KEY) is told
+
+
 def test_what_is_left_of_it() -> None:
     """A key that stands where a message was cut is not shown in part."""
     for before in range(MAX_MESSAGE - len(KEY) - 2, MAX_MESSAGE + 2):
