@@ -20,12 +20,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Literal, NoReturn, TypeAlias
 
 from gateway.core.chat import ChatRequest, OpaquePart, Tool, ToolResultPart
 from gateway.core.errors import Category, ProviderError
-from gateway.core.events import SEMANTIC, Finish, SourceEvent, Text, ToolCall, UsageReport
+from gateway.core.events import SEMANTIC, Finish, Reasoning, Refusal, SourceEvent, Text, ToolCall, UsageReport
 from gateway.core.usage import Usage
 from gateway.providers._mock_schema import smallest
 from gateway.providers._mock_text import Spoken, prose, tokens
@@ -37,8 +37,12 @@ MODELS = (
     "mock-fast",
     "mock-slow",
     "mock-tools",
+    "mock-thinks",
+    "mock-refuses",
     "mock-cut-40",
     "mock-stall-20",
+    "mock-error-20",
+    "mock-empty",
     "mock-no-end",
     "mock-garbage",
     "mock-429",
@@ -47,24 +51,29 @@ MODELS = (
 """What `GET /v1/models` lists."""
 
 GRAMMAR = (
-    "mock, mock-fast, mock-slow, each also with -tools, -cut-<n>, -stall-<n>, -no-end or -garbage; "
+    "mock, mock-fast, mock-slow, each also with -tools, -thinks, -refuses, -cut-<n>, -stall-<n>, -error-<n>, -empty, "
+    "-no-end or -garbage; "
     "mock-fast-<n> and mock-slow-<n> (n tokens); mock-<status> from 400 to 599"
 )
 
 _NAME = re.compile(
     r"mock(?:-(?P<pace>fast|slow))?"
-    r"(?:-(?:(?P<number>\d{1,6})|(?P<fault>cut|stall)-(?P<after>\d{1,6})|(?P<other>tools|no-end|garbage)))?"
+    r"(?:-(?:(?P<number>\d{1,6})|(?P<fault>cut|stall|error)-(?P<after>\d{1,6})"
+    r"|(?P<other>tools|thinks|refuses|empty|no-end|garbage)))?"
 )
 _RATES = {None: 50.0, "slow": 5.0, "fast": None}
 _TOKENS = 200
 _BATCH = 32
+_THOUGHTS = 20
+_REFUSAL = ("I", " am", " sorry,", " but", " I", " cannot", " help", " with", " that.")
 _STALL_S = 86_400.0
 _PARIS = Tool(
     name="get_weather",
     parameters={"type": "object", "properties": {"city": {"const": "Paris"}}, "required": ["city"]},
 )
 
-Fault: TypeAlias = Literal["cut", "stall", "no-end", "garbage"]
+Fault: TypeAlias = Literal["cut", "stall", "error", "no-end", "garbage"]
+Manner: TypeAlias = Literal["tools", "thinks", "refuses", "empty"]
 Events: TypeAlias = Iterator[SourceEvent]
 
 _STATUS = {
@@ -122,6 +131,8 @@ class MockProvider:
     async def _break_off(self, plan: "_Plan") -> NoReturn:
         if plan.fault == "stall":
             await self._sleep(_STALL_S)
+        if plan.fault == "error":
+            raise ProviderError(Category.OVERLOADED, "overloaded in the middle of the answer, as the model's name asks")
         if plan.fault == "garbage":
             raise ProviderError(Category.PROTOCOL, "three malformed events in a row, as the model's name asks")
         raise ProviderError(
@@ -134,14 +145,14 @@ class MockProvider:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """A model's name, read: `status` 0 means an answer; `after` counts the tokens before a cut or stall."""
+    """A model's name, read: `status` 0 means an answer; `after` counts the tokens before a fault."""
 
     pause_s: float
     total: int = _TOKENS
     fault: Fault | None = None
     after: int = 0
     status: int = 0
-    calls_tools: bool = False
+    manner: Manner | None = None
 
 
 def _plan(model: str) -> _Plan:
@@ -162,13 +173,21 @@ def _parsed(model: str) -> _Plan | None:
         return _Plan(pause_s=pause_s, status=status) if 400 <= status <= 599 else None
     after = int(match["after"] or 0)
     total = int(match["number"]) if match["number"] else max(_TOKENS, after)
-    return _Plan(pause_s=pause_s, total=total, fault=_fault(match), after=after, calls_tools=match["other"] == "tools")
+    return _Plan(pause_s=pause_s, total=total, fault=_fault(match), after=after, manner=_manner(match))
 
 
 def _fault(match: re.Match[str]) -> Fault | None:
     match match["fault"] or match["other"]:
-        case "cut" | "stall" | "no-end" | "garbage" as fault:
+        case "cut" | "stall" | "error" | "no-end" | "garbage" as fault:
             return fault
+        case _:
+            return None
+
+
+def _manner(match: re.Match[str]) -> Manner | None:
+    match match["other"]:
+        case "tools" | "thinks" | "refuses" | "empty" as manner:
+            return manner
         case _:
             return None
 
@@ -192,7 +211,7 @@ def _answer(request: ChatRequest, model: str, plan: _Plan) -> Events:
     words_in = sum(len(message.text.split()) for message in request.messages)
     whole = _with_usage(_interleaved(choices), words_in)
     match plan.fault:
-        case "cut" | "stall":
+        case "cut" | "stall" | "error":
             return _first(whole, plan.after)
         case "no-end":
             return (event for event in whole if isinstance(event, SEMANTIC))
@@ -206,11 +225,21 @@ def _choice(request: ChatRequest, model: str, plan: _Plan, choice: int) -> Event
     tool = _tool(request, plan)
     if tool:
         return _calling(choice, tool, _call_id(model, request, choice), request.max_output_tokens)
+    if plan.manner == "empty":
+        return iter((Finish(choice, "stop"),))
+    if plan.manner == "refuses":
+        return chain((Refusal(choice, word) for word in _REFUSAL), (Finish(choice, "refusal"),))
     if request.schema is not None:
         words = tokens(_instance(request.schema, "the answer's schema"))
     else:
         words = prose(model, _question(request), choice, plan.total)
-    return _saying(choice, Spoken(words, request.max_output_tokens, request.stop))
+    limit = request.max_output_tokens
+    if plan.manner != "thinks":
+        return _saying(choice, Spoken(words, limit, request.stop))
+    count = _THOUGHTS if limit is None else min(_THOUGHTS, limit // 2)
+    thoughts = islice(prose(f"{model} thinks", _question(request), choice, _THOUGHTS), count)
+    said = _saying(choice, Spoken(words, None if limit is None else limit - count, request.stop))
+    return chain((Reasoning(choice, thought) for thought in thoughts), said)
 
 
 def _saying(choice: int, spoken: Spoken) -> Events:
@@ -243,11 +272,13 @@ def _interleaved(choices: list[Events]) -> Events:
 
 
 def _with_usage(events: Events, input_tokens: int) -> Events:
-    output_tokens = 0
+    output_tokens = thoughts = 0
     for event in events:
         output_tokens += isinstance(event, SEMANTIC)
+        thoughts += isinstance(event, Reasoning)
         yield event
-    yield UsageReport(Usage(input_tokens=input_tokens, output_tokens=output_tokens))
+    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens, reasoning_tokens=thoughts or None)
+    yield UsageReport(usage)
 
 
 def _first(events: Events, content: int) -> Events:
@@ -296,7 +327,7 @@ def _question(request: ChatRequest) -> str:
 def _tool(request: ChatRequest, plan: _Plan) -> Tool | None:
     """The tool that the answer calls, if it calls one."""
     wanted = request.tool_choice
-    if wanted == "none" or _has_result(request) or not (plan.calls_tools or wanted != "auto"):
+    if wanted == "none" or _has_result(request) or not (plan.manner == "tools" or wanted != "auto"):
         return None
     if wanted in ("auto", "required"):
         return request.tools[0] if request.tools else _PARIS

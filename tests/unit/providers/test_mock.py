@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from gateway.core.chat import ChatRequest, Message, OpaquePart, TextPart, Tool, ToolCallPart, ToolResultPart
 from gateway.core.errors import Category, ProviderError
-from gateway.core.events import Finish, SourceEvent, Text, ToolCall, UsageReport
+from gateway.core.events import Finish, Reasoning, Refusal, SourceEvent, Text, ToolCall, UsageReport
 from gateway.providers.mock import MODELS, MockProvider, serves
 from tests.support.run import run
 
 if TYPE_CHECKING:
     from gateway.upstream.contract import Batch, Provider
 
+Kind = TypeVar("Kind")
 TOOL = Tool(
     name="book_table",
     parameters={
@@ -62,6 +63,10 @@ class Call:
     def events(self) -> list[SourceEvent]:
         """All events in order."""
         return [event for batch in self.batches for event in batch]
+
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        """All events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
 
     def texts(self, choice: int = 0) -> list[str]:
         """The tokens of one choice."""
@@ -316,6 +321,37 @@ def test_garbage_is_protocol_before_content() -> None:
     assert call.events == []
     assert call.error is not None
     assert call.error.category is Category.PROTOCOL
+
+
+def test_error_in_mid_stream() -> None:
+    """`mock-error-<n>` is a provider that says after n tokens that it has too much to do."""
+    call = Call("mock-fast-error-7")
+    assert len(call.of(Text)) == 7
+    assert call.error is not None
+    assert call.error.category is Category.OVERLOADED
+
+
+def test_empty() -> None:
+    """`mock-empty` ends well and says nothing."""
+    call = Call("mock-empty")
+    assert call.error is None
+    assert [type(event) for event in call.events] == [Finish, UsageReport]
+
+
+def test_refuses() -> None:
+    """`mock-refuses` says so and finishes as a refusal."""
+    call = Call("mock-fast-refuses")
+    assert "".join(event.text for event in call.of(Refusal)) == "I am sorry, but I cannot help with that."
+    assert [finish.reason for finish in call.of(Finish)] == ["refusal"]
+
+
+@pytest.mark.parametrize(("limit", "thoughts", "words"), [(None, 20, 200), (10, 5, 5), (1, 0, 1)])
+def test_thinks(limit: int | None, thoughts: int, words: int) -> None:
+    """`mock-thinks` thinks before it answers, within the limit, and counts its thoughts."""
+    call = Call("mock-fast-thinks", request(max_output_tokens=limit))
+    assert (len(call.of(Reasoning)), len(call.of(Text))) == (thoughts, words)
+    (report,) = call.of(UsageReport)
+    assert (report.usage.output_tokens, report.usage.reasoning_tokens) == (thoughts + words, thoughts or None)
 
 
 @pytest.mark.parametrize("status", range(400, 600))
