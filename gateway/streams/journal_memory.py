@@ -64,6 +64,7 @@ class MemoryJournal:
         self._bounds = bounds
         self._clock = clock
         self._logs: OrderedDict[str, _Log] = OrderedDict()
+        self._tenants: dict[str, OrderedDict[str, _Log]] = {}
         # Every stream is in one of these, too; the last two in order of their expiry, so that a sweep stops early.
         self._open: dict[str, _Log] = {}
         self._ended: OrderedDict[str, _Log] = OrderedDict()
@@ -79,6 +80,7 @@ class MemoryJournal:
             raise JournalFull(msg)
         log = _Log(record, self._clock.now() + self._bounds.ttl_live_s)
         self._logs[record.sid] = self._open[record.sid] = log
+        self._tenants.setdefault(record.tenant, OrderedDict())[record.sid] = log
         self._store(log, entry)
         return entry
 
@@ -142,22 +144,18 @@ class MemoryJournal:
 
     async def delete(self, sid: str) -> None:
         """Forget a stream."""
-        if (log := self._logs.pop(sid, None)) is not None:
-            self._drop(log)
-            del self._gone[sid]
+        if (log := self._logs.get(sid)) is not None:
+            self._forget(log)
 
     async def listing(self, tenant: str, *, after: str | None, limit: int, state: str | None) -> list[Known]:
         """The tenant's streams, newest first."""
         found: list[Known] = []
         skipping = after is not None
-        for sid in reversed(self._logs):
-            known = self._logs[sid].known
-            if known.record.tenant != tenant:
-                continue
+        for sid, log in reversed(self._tenants.get(tenant, OrderedDict[str, _Log]()).items()):
             if skipping:
                 skipping = sid != after
-            elif state in {None, known.record.state}:
-                found.append(known)
+            elif state is None or state == log.record.state:
+                found.append(log.known)
                 if len(found) == limit:
                     break
         return found
@@ -190,7 +188,7 @@ class MemoryJournal:
         while self._ended and (log := next(iter(self._ended.values()))).expires <= now:
             self._drop(log)
         while self._gone and (log := next(iter(self._gone.values()))).expires <= now:
-            del self._gone[log.record.sid], self._logs[log.record.sid]
+            self._forget(log)
         for key, (_, _, expires) in list(self._keys.items()):
             if expires > now:
                 break  # bound in order of time
@@ -216,6 +214,14 @@ class MemoryJournal:
         log.entries = None
         log.expires = self._clock.now() + self._bounds.ttl_record_s
 
+    def _forget(self, log: _Log) -> None:
+        """Nothing is left of a stream."""
+        sid, tenant = log.record.sid, log.record.tenant
+        self._drop(log)
+        del self._gone[sid], self._logs[sid], self._tenants[tenant][sid]
+        if not self._tenants[tenant]:
+            del self._tenants[tenant]
+
     def _make_room(self, size: int) -> bool:
         """Evict the oldest terminal logs until `size` more bytes fit."""
         while self.total_bytes + size > self._bounds.max_total_bytes:
@@ -230,8 +236,7 @@ class MemoryJournal:
         oldest = next(iter((*islice(self._gone, 1), *islice(self._ended, 1))), None)
         if oldest is None:
             return False
-        self._drop(self._logs.pop(oldest))
-        del self._gone[oldest]
+        self._forget(self._logs[oldest])
         return True
 
     def _log(self, sid: str) -> _Log:
