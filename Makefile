@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup serve test check bench lock clean
+.PHONY: help setup serve test check bench lock clean .redis
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -28,8 +28,14 @@ setup: $(BIN)/.runtime ## create .venv with the command .venv/bin/atlas
 serve: $(BIN)/.runtime ## start the gateway on 127.0.0.1:8080 (ARGS="--config atlas.yaml --port 9000")
 	@$(BIN)/atlas serve $(ARGS)
 
-test: $(BIN)/.dev ## run all tests (ARGS="-k pause" for some)
+test: $(BIN)/.dev .redis ## run all tests (ARGS="-k pause" for some)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# The tests start redis-server themselves. Root gets it installed; others are told how by the tests that need it.
+.redis:
+	@command -v redis-server >/dev/null || [ "$$(id -u)" != 0 ] || { \
+		echo "installing redis-server, which the tests start ..."; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server >/dev/null; } || true
 
 check: $(BIN)/.dev ## lint, types, layers
 	@$(BIN)/ruff check .

@@ -63,6 +63,8 @@ class Appended(Enum):
     FENCED = "fenced"  # the id was not greater than the last one: somebody else wrote
     MISSING = "missing"  # the log is gone
     FULL = "full"  # the journal's own bound
+    UNKNOWN = "unknown"  # not answered in time: it is in the log, or will be, or never; append nothing after it
+    REGRESSED = "regressed"  # the log lost what was acknowledged, and more than can be appended again
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -101,12 +103,16 @@ class JournalFull(JournalError):
     """No room for another stream: the journal is full of live ones."""
 
 
+class JournalUnavailable(JournalError):
+    """The journal was not reached, or did not answer in time: what was asked has happened, or has not."""
+
+
 class Journal(Protocol):
     """Logs, records and their control state.
 
     Contract: appends of one stream are made one at a time, the next after the last was settled. `step` is atomic and
     the only way to change a state. Reading never changes anything. All methods may be cancelled at any await; a step
-    then happened or did not, and its operation id tells.
+    then happened or did not, and its operation id tells. All of them may raise `JournalUnavailable`.
     """
 
     async def create(self, record: Record, start: Start) -> Entry:
