@@ -37,10 +37,10 @@ from gateway.pool.settlement import Books
 from gateway.providers.mock import MODELS as MOCK_MODELS
 from gateway.providers.mock import MockProvider
 from gateway.streams.control import StreamControl
+from gateway.streams.ground import Policy
 from gateway.streams.housekeeping import Housekeeper, Rhythm
 from gateway.streams.hub import Hub
 from gateway.streams.journal_memory import Bounds, MemoryJournal
-from gateway.streams.session import Policy
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.contract import Timeouts
 from gateway.upstream.fixed_headers import FixedHeaders

@@ -22,23 +22,25 @@ from gateway.core.ids import new_sid, show_sid
 from gateway.dialects.catalog import DIALECTS
 from gateway.pool.group import STRATEGY, Attempts
 from gateway.pool.settlement import Account, Row, Settlement
+from gateway.streams.ground import Ground
 from gateway.streams.journal import ExpiredStream, JournalFull, UnknownStream
 from gateway.streams.lifecycle import Record
 from gateway.streams.reader import Reader
-from gateway.streams.session import Ground, Session
+from gateway.streams.session import Session
 from gateway.streams.status import REPLACED, end_word
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Coroutine
 
     from gateway.core.chat import ChatRequest
     from gateway.core.clock import Clock
     from gateway.core.principal import Principal
     from gateway.pool.routes import RouteTable
     from gateway.pool.settlement import Books, OnSettled
+    from gateway.streams.ground import Policy
     from gateway.streams.hub import Hub, Owner
     from gateway.streams.journal import Journal
-    from gateway.streams.session import Policy
     from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("atlas.requests")
@@ -89,7 +91,9 @@ class Pipeline:
         self.routes, self.journal, self.hub = routes, journal, hub
         self._clock, self._metrics, self._on_settled, self.books = clock, metrics, on_settled, books
         self._on_pause_expiry: Literal["cancel", "resume"] = on_pause_expiry
-        self._ground = Ground(hub=hub, journal=journal, policy=policy, clock=clock, on_end=self._ended)
+        self._ground = Ground(
+            hub=hub, journal=journal, policy=policy, clock=clock, on_end=self._ended, spawn=self._spawn
+        )
         self._owner = new_sid()[:OWNER_NONCE_LENGTH]
         self.tasks: asyncio.TaskGroup | None = None
         self.draining = False
@@ -143,6 +147,12 @@ class Pipeline:
         reader = Reader(channel, self.hub, self.journal)
         self.tasks.create_task(session.run(), name=f"stream {sid}")
         return Opened(sid=sid, start=start, reader=reader, session=session)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self.tasks is None:
+            msg = "the app's task group is not open"
+            raise RuntimeError(msg)
+        return self.tasks.create_task(work)
 
     def _record(self, sid: str, route: str, request: ChatRequest, principal: Principal, options: Options) -> Record:
         now = self._clock.now()

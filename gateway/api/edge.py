@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from gateway.api.errors import journal_away
 from gateway.api.exchange import ClientGone, Exchange, Message, Receive, Scope, Send
 from gateway.api.paths import REQUEST_ID
 from gateway.core.errors import Category, Failure, RequestError
 from gateway.core.ids import RequestIds
+from gateway.streams.journal import JournalUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -62,6 +64,8 @@ class Edge:
                 await self._cold(scope, receive, _Numbered(exchange, send))
         except RequestError as error:
             await exchange.refuse(error)
+        except JournalUnavailable:
+            await exchange.refuse(journal_away())
         except ClientGone:
             pass
         except Exception:

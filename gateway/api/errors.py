@@ -12,6 +12,7 @@ from starlette.responses import Response
 from gateway.api.paths import ANTHROPIC_VERSION, REQUEST_ID, dialect_of
 from gateway.core.errors import RequestError
 from gateway.dialects.openai_errors import retry_headers
+from gateway.streams.journal import JournalUnavailable
 
 INTERNAL = "internal error; see the gateway's log"
 
@@ -25,7 +26,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(RequestError, _request)
+    app.add_exception_handler(JournalUnavailable, _journal)
     app.add_exception_handler(Exception, _bug)
+
+
+def journal_away() -> RequestError:
+    """The refusal of a request that needs the journal while it cannot be reached."""
+    return RequestError(
+        "the journal cannot be reached; try again", status=503, code="journal_unavailable", type_="server_error",
+        headers={"retry-after": "1"},
+    )  # fmt: skip
 
 
 def response(request: Request, error: RequestError) -> Response:
@@ -62,6 +72,10 @@ async def _validation(request: Request, error: Exception) -> Response:
     param = ".".join(str(part) for part in first["loc"][1:]) or None
     message = f"{param or 'request'}: {first['msg']}"
     return response(request, RequestError(message, code="invalid_value", param=param))
+
+
+async def _journal(request: Request, _: Exception) -> Response:
+    return response(request, journal_away())
 
 
 async def _request(request: Request, error: Exception) -> Response:

@@ -18,7 +18,7 @@ from gateway.core.events import Start, Text
 from gateway.core.ids import parse_sid
 from gateway.dialects.catalog import DIALECTS
 from gateway.dialects.native import NativeRenderer
-from gateway.streams.journal import JournalError
+from gateway.streams.journal import JournalError, JournalUnavailable
 from gateway.streams.reader import Reader, resolve
 
 if TYPE_CHECKING:
@@ -222,6 +222,10 @@ async def _controlled(services: Services, stream_id: str, tenant: str, call: Any
         if refused.status in {409, 412}:
             refused.stream = await services.control.status(stream_id, tenant)
         raise
+    except JournalUnavailable:
+        msg = "the journal cannot be reached: what you asked for has happened, or has not; repeat it"
+        headers = {"retry-after": "1"}
+        raise RequestError(msg, status=503, code="control_unavailable", type_="server_error", headers=headers) from None
     body: dict[str, Any] = {"changed": answer.changed, "seq": answer.seq}
     if answer.upstream is not None:
         body["upstream"] = answer.upstream

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from gateway.core.errors import StreamRefused
 from gateway.core.events import TERMINAL, End, Pause, Resume, State
 from gateway.core.ids import parse_sid, show_sid
-from gateway.streams.journal import ExpiredStream, UnknownStream
+from gateway.streams.journal import ExpiredStream, JournalUnavailable, UnknownStream
 from gateway.streams.lifecycle import Answer, Op, Outcome, Step
 from gateway.streams.status import end_facts, status_object
 
@@ -212,6 +212,9 @@ class StreamControl:
         except ExpiredStream:
             self._on_control(step.op, "expired")
             raise self._expired() from None
+        except JournalUnavailable:
+            self._on_control(step.op, "unavailable")
+            raise
         self._on_control(step.op, answer.outcome)
         self._publish(record.sid, entries)
         if entries and isinstance(entries[-1].control, End):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.core.errors import AtlasError
 from gateway.core.ids import show_sid
+from gateway.streams.journal import JournalUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +71,11 @@ class Housekeeper:
                 self._look_at(reader, now)
         if now - self._swept >= self._rhythm.sweep_s:
             self._swept = now
-            await self._expire_pauses()
-            await self._journal.sweep()
+            try:
+                await self._expire_pauses()
+                await self._journal.sweep()
+            except JournalUnavailable:
+                log.warning("the journal is away: pauses and old logs are looked at later")
 
     def _look_at(self, reader: Follower, now: float) -> None:
         """Let a reader that sent nothing since the last beat look for what is due; drop one whose client is stuck."""

@@ -5,7 +5,8 @@ case. It does not know what the source is: a provider group, an agent run, a tes
 
 Oddities, on purpose:
 1. An append that is refused (fenced) is not an error: a control step moved the write right. Record and tail are read
-   again in one atomic step, and the events are numbered anew if the record still names this session as owner.
+   again in one atomic step, and the events are numbered anew if the record still names this session as owner. A journal
+   may refuse late, when the task waits for an upstream that says nothing more: then a task of its own does that.
 2. The end is appended while the source is still open: readers get it at once, closing the socket comes after.
 3. One cancel only. `cancel` and `interrupt` after the first are no-ops.
 """
@@ -14,8 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -23,19 +22,16 @@ import msgspec
 from gateway.core.errors import Category, Failure, ProviderError
 from gateway.core.events import TERMINAL, End, Event, State, UsageReport, encode
 from gateway.core.ids import show_sid
-from gateway.streams.journal import Appended, Entry, ExpiredStream, UnknownStream
+from gateway.streams.journal import Appended, Entry, ExpiredStream, JournalError, UnknownStream
 from gateway.streams.lifecycle import Op, Outcome, Step
 from gateway.streams.stats import Stats
 from gateway.streams.status import end_facts
 from gateway.upstream.contract import pump
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from gateway.core.clock import Clock
     from gateway.core.usage import Usage
-    from gateway.streams.hub import Channel, Hub
-    from gateway.streams.journal import Journal
+    from gateway.streams.ground import Ground
+    from gateway.streams.hub import Channel
     from gateway.streams.lifecycle import Record
     from gateway.streams.source import Source
     from gateway.upstream.contract import Batch
@@ -43,26 +39,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("atlas.streams")
 
 LEAVE_DEADLINE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """Bounds of one stream."""
-
-    max_stream_bytes: int = 8_388_608
-    max_stream_events: int = 100_000
-    pause_hold_bytes: int = 1_048_576
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """What every session of a process stands on. `on_end(session, end)` settles a stream that is over."""
-
-    hub: Hub
-    journal: Journal
-    policy: Policy
-    clock: Clock
-    on_end: Callable[[Session, End], Awaitable[None]]
 
 
 class _Superseded(Exception):
@@ -73,10 +49,11 @@ class Session:
     """The owner of one stream in this process."""
 
     __slots__ = (
-        "_active_s", "_answered", "_bytes", "_cancelled", "_cancelled_at", "_clock", "_gen", "_held", "_hub",
-        "_journal", "_last_progress", "_last_read", "_last_tick", "_monotonic", "_on_end", "_paused_at", "_pending",
-        "_policy", "_refused", "_room", "_seq", "_shutting_down", "_stop", "_streaming", "_task", "_unacked",
-        "channel", "closed", "end", "grace_until", "key", "record", "request_id", "sid", "source", "stats",
+        "_active_s", "_answered", "_appending", "_bytes", "_cancelled", "_cancelled_at", "_clock", "_gen", "_held",
+        "_hub", "_journal", "_last_progress", "_last_read", "_last_tick", "_mending", "_monotonic", "_on_end",
+        "_paused_at", "_pending", "_policy", "_refused", "_room", "_seq", "_shutting_down", "_spawn", "_stop",
+        "_streaming", "_task", "_unacked", "channel", "closed", "end", "grace_until", "key", "record", "request_id",
+        "sid", "source", "stats",
     )  # fmt: skip
 
     def __init__(self, record: Record, source: Source, channel: Channel, ground: Ground) -> None:
@@ -92,11 +69,13 @@ class Session:
         self.request_id = ""
         self.key: str | None = None
         self._hub, self._journal, self._policy, self._clock = hub, journal, policy, clock
-        self._on_end, self._monotonic = ground.on_end, clock.monotonic
+        self._on_end, self._spawn, self._monotonic = ground.on_end, ground.spawn, clock.monotonic
         self._gen, self._seq = record.gen, channel.tail
         self._pending: list[Event] = []
         self._unacked: Entry | None = None
         self._refused: Appended | None = None
+        self._appending = False
+        self._mending: asyncio.Task[None] | None = None
         self._bytes = self._held = 0
         self._room: asyncio.Event | None = None
         self._answered: asyncio.Event | None = None
@@ -174,7 +153,9 @@ class Session:
     def _append(self, events: list[Event]) -> None:
         count = len(events)
         self._unacked = entry = Entry(self._gen, self._seq + count, count, encode(events), None, events)
+        self._appending = True
         self._journal.append(self.sid, entry, self._settled)
+        self._appending = False
 
     def _settled(self, outcome: Appended) -> None:
         entry, self._unacked = self._unacked, None
@@ -193,18 +174,39 @@ class Session:
         else:
             self._refused = outcome
             self._pending = entry.events + self._pending
+            if not self._appending and outcome is not Appended.FULL and self._mending is None:
+                self._mending = self._spawn(self._mend())
         if self._answered is not None:
             self._answered.set()
 
     async def _acknowledged(self) -> None:
         """Until no append is under way: a journal may settle later than its `append` returns."""
+        await self._mended()
         while self._unacked is not None:
             self._answered = asyncio.Event()
             await self._answered.wait()
+            await self._mended()
         self._answered = None
+
+    async def _mend(self) -> None:
+        """Look at a refusal that came late, while the session's own task waits for its source."""
+        try:
+            await self._reconcile()
+        except _Superseded:
+            self.cancel()
+        except JournalError as error:
+            self.interrupt(Category.JOURNAL, f"the stream's log cannot be written on ({type(error).__name__})")
+        finally:
+            self._mending = None
+
+    async def _mended(self) -> None:
+        """Until no task of its own looks at a refusal."""
+        while self._mending is not None:
+            await asyncio.wait([self._mending])
 
     async def _stalled(self) -> bool:
         """Look at a refusal or a bound. True when the stream is over."""
+        await self._mended()
         if self._refused is not None and self._refused is not Appended.FULL:
             await self._reconcile()
         if (
@@ -262,8 +264,13 @@ class Session:
     async def _end_safely(self, end: End) -> None:
         """End the stream, unless it has ended or is not ours any more."""
         if self.end is None:
-            with suppress(_Superseded, UnknownStream, ExpiredStream):
+            try:
                 await self._finish(end)
+            except (_Superseded, UnknownStream, ExpiredStream):
+                pass
+            except JournalError as error:  # the log stays open until it expires, or somebody else ends it
+                shown = {"stream": show_sid(self.sid), "reason": end.reason}
+                log.error("a stream's end could not be written: %s", type(error).__name__, extra=shown)  # noqa: TRY400
 
     async def _end_after_cancel(self) -> None:
         """The task was cancelled: by a control step, which has ended the stream, or with the whole process."""

@@ -13,7 +13,7 @@ ONLY_IN = {
     "aiohttp": {"gateway/upstream/transport.py"},
     "prometheus_client": {"gateway/telemetry/metrics.py"},
     "sse_starlette": {"gateway/api/sse.py"},
-    "redis": set[str](),
+    "redis": {"gateway/upstream/link_redis.py"},
     "genai_prices": {"gateway/pool/prices.py"},
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.core.errors import Category
 from gateway.core.events import End, Finish, State
-from gateway.streams.session import Policy
+from gateway.streams.ground import Policy
 from tests.support.baseline import baseline
 from tests.support.run import run
 from tests.unit.streams.world import TENANT, Owned, Said, World, follow, text, turns, words_of

@@ -11,10 +11,11 @@ from gateway.core.errors import Category, ProviderError
 from gateway.core.events import End, Finish, Leg, Pause, Resume, Start, State, Text, UsageReport
 from gateway.core.usage import Usage
 from gateway.streams import session as session_module
+from gateway.streams.ground import Policy
 from gateway.streams.journal import Appended, Entry
 from gateway.streams.journal_memory import Bounds, MemoryJournal
 from gateway.streams.lifecycle import Op
-from gateway.streams.session import Policy, Session
+from gateway.streams.session import Session
 from gateway.upstream.contract import Timeouts
 from tests.unit.streams.world import TENANT, Owned, Said, World, follow, looped, text, turns, words_of
 

@@ -2,20 +2,21 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.core.events import TERMINAL, End, Event, Start, Text
 from gateway.core.ids import new_sid, show_sid
 from gateway.streams.control import StreamControl
+from gateway.streams.ground import Ground, Policy
 from gateway.streams.housekeeping import Housekeeper, Rhythm
 from gateway.streams.hub import Channel, Hub
 from gateway.streams.journal import Entry
 from gateway.streams.journal_memory import Bounds, MemoryJournal
 from gateway.streams.lifecycle import Op, Record, Step
 from gateway.streams.reader import Reader
-from gateway.streams.session import Ground, Policy, Session
+from gateway.streams.session import Session
 from gateway.upstream.contract import Batch, Timeouts
 from tests.support.baseline import baseline
 from tests.support.clock import ManualClock
@@ -101,10 +102,15 @@ class Said:
 class World:
     """Everything that a process has one of. `settled` are the ends that sessions reported."""
 
-    def __init__(self, policy: Policy | None = None, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        bounds: Bounds | None = None,
+        journal: type[MemoryJournal] = MemoryJournal,
+    ) -> None:
         self.clock = ManualClock()
         self.hub = Hub()
-        self.journal = MemoryJournal(bounds or Bounds(), self.clock)
+        self.journal = journal(bounds or Bounds(), self.clock)
         self.closes: list[float] = []
         self.controls: list[tuple[str, str]] = []
         self.control = StreamControl(
@@ -116,13 +122,21 @@ class World:
         )
         self.keeper = Housekeeper(self.hub, self.journal, self.control, self.clock, RHYTHM)
         self.settled: list[End] = []
+        self.tasks: set[asyncio.Task[None]] = set()
         self.ground = Ground(
             hub=self.hub,
             journal=self.journal,
             policy=policy or Policy(),
             clock=self.clock,
             on_end=self._settle,
+            spawn=self._spawn,
         )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
 
     async def _settle(self, session: Session, end: End) -> None:
         self.settled.append(end)
