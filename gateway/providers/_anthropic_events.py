@@ -113,40 +113,23 @@ class EventDecoder(Skipping):
         """Whether the body may end here: only after `message_stop`."""
         return self.done
 
-    def feed(self, payloads: list[bytes]) -> list[SourceEvent]:
-        """The events of whole payloads, in order. A malformed one among good ones is skipped and counted.
-
-        What stands before a failure is returned first: then `failure` is set, and the next call raises it.
-
-        Raises:
-            Malformed: three in a row.
-            InStreamError: the provider says that it failed.
-        """
-        if self.failure is not None:
-            raise self.failure
-        events: list[SourceEvent] = []
-        for payload in payloads:
-            if self._takes is not None:
-                try:
-                    event = self._plain(payload)
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                    pass
-                else:
-                    delta = event.delta
-                    if type(delta) is self._takes and event.index == self._index and delta.said:
-                        self._in_a_row = 0
-                        events.append(_canonical(self._block, delta.said))
-                        continue
+    def _take_plain(self, payloads: list[bytes], at: int, events: list[SourceEvent]) -> int:
+        """Deltas of the open block that say nothing but its text."""
+        takes = self._takes
+        if takes is None:
+            return at
+        for payload in payloads[at:] if at else payloads:
             try:
-                self._feed_slowly(payload, events)
-            except (Malformed, InStreamError) as failure:
-                if not events:
-                    raise
-                self.failure = failure
+                event = self._plain(payload)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 break
-            if self.done:
+            delta = event.delta
+            if type(delta) is not takes or event.index != self._index or not delta.said:
                 break
-        return events
+            self._in_a_row = 0
+            events.append(_canonical(self._block, delta.said))
+            at += 1
+        return at
 
     def _enter(self, index: int, block: _Block) -> None:
         """The block began last: its plain deltas take the short way, because clients need not be told its index."""

@@ -16,12 +16,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from gateway.core.chat import ImagePart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 from gateway.providers._anthropic_events import DIALECT
 from gateway.providers._anthropic_models import family_of
-from gateway.providers._translate import refuse_own, untranslatable
+from gateway.providers._translate import arguments_object, refuse_own, untranslatable
 
 if TYPE_CHECKING:
     from gateway.core.chat import ChatRequest, Effort, Message, Part, Tool
@@ -273,12 +271,6 @@ def _result(part: ToolResultPart, where: str) -> dict[str, Any]:
 
 
 def _call(part: ToolCallPart, where: str) -> dict[str, Any]:
-    """A call of an earlier turn. Its arguments are an object here, and stay the JSON that they are."""
-    arguments = part.arguments.strip() or "{}"
-    try:
-        is_object = isinstance(msgspec.json.decode(arguments), dict)
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
-        is_object = False
-    if not is_object:
-        raise untranslatable(f"{where}.function.arguments", DIALECT)
-    return {"type": "tool_use", "id": part.id, "name": part.name, "input": msgspec.Raw(arguments.encode())}
+    """A call of an earlier turn."""
+    arguments = arguments_object(part, f"{where}.function.arguments", DIALECT)
+    return {"type": "tool_use", "id": part.id, "name": part.name, "input": arguments}

@@ -74,31 +74,7 @@ class OllamaDecoder(Skipping):
         """Whether the body may end here."""
         return self.done
 
-    def feed(self, payloads: list[bytes]) -> list[SourceEvent]:
-        """The events of whole lines, in order. A malformed one among good ones is skipped and counted.
-
-        What stands before a failure is returned first: then `failure` is set, and the next call raises it.
-
-        Raises:
-            Malformed: three in a row.
-            InStreamError: the provider says that it failed.
-        """
-        if self.failure is not None:
-            raise self.failure
-        events: list[SourceEvent] = []
-        for payload in payloads:
-            try:
-                self._feed_line(payload, events)
-            except (Malformed, InStreamError) as failure:
-                if not events:
-                    raise
-                self.failure = failure
-                break
-            if self.done:
-                break
-        return events
-
-    def _feed_line(self, payload: bytes, events: list[SourceEvent]) -> None:
+    def _feed_slowly(self, payload: bytes, events: list[SourceEvent]) -> None:
         try:
             line = _decode(payload)
             found = self._said(line, payload)

@@ -106,43 +106,30 @@ class ChunkDecoder(Skipping):
         """Whether the body may end here: the marker was seen, or every choice had its finish reason."""
         return self.done or (bool(self.seen) and self.seen == self.finished)
 
-    def feed(self, payloads: list[bytes]) -> list[SourceEvent]:
-        """The events of whole chunks, in order. A malformed one among good ones is skipped and counted.
-
-        What stands before a failure is returned first: then `failure` is set, and the next call raises it.
-
-        Raises:
-            Malformed: three in a row.
-            InStreamError: the provider says that it failed.
-        """
-        if self.failure is not None:
-            raise self.failure
-        events: list[SourceEvent] = []
-        for payload in payloads:
-            prefix = self._prefix
-            if prefix and payload.startswith(prefix) and payload.endswith(self._suffix):
-                try:
-                    text = _decode_string(payload[len(prefix) : -len(self._suffix)])
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    text = ""
-                if text:
-                    self._in_a_row = 0
-                    events += self._before
-                    events.append(Text(self._choice_of_template, text))
-                    continue
-            if payload == b"[DONE]":
-                self.done = True
+    def _take_plain(self, payloads: list[bytes], at: int, events: list[SourceEvent]) -> int:
+        """Chunks that are the template with another text."""
+        prefix, suffix = self._prefix, self._suffix
+        if not prefix:
+            return at
+        for payload in payloads[at:] if at else payloads:
+            if not (payload.startswith(prefix) and payload.endswith(suffix)):
                 break
             try:
-                self._feed_slowly(payload, events)
-            except (Malformed, InStreamError) as failure:
-                if not events:
-                    raise
-                self.failure = failure
+                text = _decode_string(payload[len(prefix) : -len(suffix)])
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 break
-        return events
+            if not text:
+                break
+            self._in_a_row = 0
+            events += self._before
+            events.append(Text(self._choice_of_template, text))
+            at += 1
+        return at
 
     def _feed_slowly(self, payload: bytes, events: list[SourceEvent]) -> None:
+        if payload == b"[DONE]":
+            self.done = True
+            return
         try:
             chunk = _decode(payload)
             found = self._chunk(chunk)

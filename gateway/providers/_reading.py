@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -85,14 +86,54 @@ class Decoder(Protocol):
         ...
 
 
-class Skipping:
-    """What decoders have in common: a malformed payload among good ones is skipped and counted."""
+class Skipping(ABC):
+    """What decoders have in common: the order of payloads, and what becomes of malformed ones and failures."""
 
     def __init__(self) -> None:
         self.done = False
         self.malformed = 0
         self.failure: Malformed | InStreamError | None = None
         self._in_a_row = 0
+
+    def feed(self, payloads: list[bytes]) -> Batch:
+        """The events of whole payloads, in order. A malformed one among good ones is skipped and counted.
+
+        What stands before a failure is returned first: then `failure` is set, and the next call raises it.
+
+        Raises:
+            Malformed: three in a row.
+            InStreamError: the provider says that it failed.
+        """
+        if self.failure is not None:
+            raise self.failure
+        events: Batch = []
+        at, count = 0, len(payloads)
+        while (at := self._take_plain(payloads, at, events)) < count:
+            try:
+                self._feed_slowly(payloads[at], events)
+            except (Malformed, InStreamError) as failure:
+                if not events:
+                    raise
+                self.failure = failure
+                break
+            if self.done:
+                break
+            at += 1
+        return events
+
+    def _take_plain(self, payloads: list[bytes], at: int, events: Batch) -> int:
+        """Take payloads from `at` on as far as a short way leads; returns the place of the first one left."""
+        del payloads, events
+        return at
+
+    @abstractmethod
+    def _feed_slowly(self, payload: bytes, events: Batch) -> None:
+        """Append what any payload says; `_skip` what is malformed.
+
+        Raises:
+            Malformed: from `_skip`.
+            InStreamError: the provider says that it failed.
+        """
 
     def _skip(self, error: Exception) -> None:
         """Count a payload that says nothing.

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.core.errors import Category, ProviderError
 
 if TYPE_CHECKING:
-    from gateway.core.chat import ChatRequest
+    from gateway.core.chat import ChatRequest, ToolCallPart
 
 
 def untranslatable(param: str, wire: str) -> ProviderError:
     """The refusal of a member that `wire` cannot say; another endpoint may be able to."""
     return ProviderError(Category.UNTRANSLATABLE, f"{param} cannot be translated for {wire}", param=param)
+
+
+def arguments_object(part: ToolCallPart, param: str, wire: str) -> msgspec.Raw:
+    """The arguments of an earlier call for a wire that wants an object; they stay the JSON that they are.
+
+    Raises:
+        ProviderError: `untranslatable`, naming `param`, when they are no JSON object.
+    """
+    arguments = part.arguments.strip() or "{}"
+    try:
+        is_object = isinstance(msgspec.json.decode(arguments), dict)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise untranslatable(param, wire)
+    return msgspec.Raw(arguments.encode())
 
 
 def refuse_own(request: ChatRequest, wire: str) -> None:

@@ -23,7 +23,7 @@ from gateway.providers import _ollama_errors as errors
 from gateway.providers._account import request_headers, url_below
 from gateway.providers._ollama_lines import WIRE_NAME, OllamaDecoder
 from gateway.providers._reading import Asking, Wire
-from gateway.providers._translate import refuse_own, untranslatable
+from gateway.providers._translate import arguments_object, refuse_own, untranslatable
 from gateway.upstream.lines import LineDecoder
 
 if TYPE_CHECKING:
@@ -203,15 +203,9 @@ def _base64(url: str, where: str) -> str:
 
 
 def _call(part: ToolCallPart, where: str) -> dict[str, Any]:
-    """A call of an earlier turn. Its arguments are an object here, and stay the JSON that they are."""
-    arguments = part.arguments.strip() or "{}"
-    try:
-        is_object = isinstance(msgspec.json.decode(arguments), dict)
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
-        is_object = False
-    if not is_object:
-        raise untranslatable(f"{where}.tool_calls (arguments that are no JSON object)", WIRE_NAME)
-    function = {"name": part.name, "arguments": msgspec.Raw(arguments.encode())}
+    """A call of an earlier turn."""
+    arguments = arguments_object(part, f"{where}.tool_calls (arguments that are no JSON object)", WIRE_NAME)
+    function = {"name": part.name, "arguments": arguments}
     return {"id": part.id, "function": function}
 
 
