@@ -78,13 +78,15 @@ class Page(msgspec.Struct, frozen=True):
 class Known(msgspec.Struct, frozen=True):
     """What is known of a stream without reading its log.
 
-    `tail` is -1 when the log is gone; `expires` in Unix seconds.
+    `tail` is -1 when the log is gone; `expires` in Unix seconds. `closed_by` is the owner token of the last session
+    that gave its word to have closed its upstream.
     """
 
     record: Record
     facts: dict[str, Any]
     tail: int
     expires: float
+    closed_by: str | None = None
 
 
 class JournalError(AtlasError):
@@ -115,8 +117,8 @@ class Journal(Protocol):
     then happened or did not, and its operation id tells. All of them may raise `JournalUnavailable`.
     """
 
-    async def create(self, record: Record, start: Start) -> Entry:
-        """Make a log with its entry 0.
+    async def create(self, record: Record, start: Start, request: bytes | None = None) -> Entry:
+        """Make a log with its entry 0; `request` is kept beside it for a recovery, as long as the stream lives.
 
         Raises:
             JournalFull: when there is no room.
@@ -153,12 +155,19 @@ class Journal(Protocol):
         """
         ...
 
-    async def annotate(self, sid: str, facts: dict[str, Any]) -> None:
-        """Keep what a status object shows beside the record: attempts, legs, usage, metrics. The last one wins."""
+    async def request(self, sid: str) -> bytes | None:
+        """What `create` was given for a recovery, if it was and the stream lives."""
         ...
 
-    async def delete(self, sid: str) -> None:
-        """Forget a stream."""
+    async def annotate(self, sid: str, facts: dict[str, Any], *, closed_by: str | None = None) -> None:
+        """Keep what a status object shows beside the record: attempts, legs, usage, metrics. The last one wins.
+
+        `closed_by` is the word of that owner that its upstream is closed; its stream is then no longer listed as its.
+        """
+        ...
+
+    async def delete(self, sid: str, *, after_s: float = 0.0) -> None:
+        """Forget a stream: nobody finds it from now on; its readers may read on for so long."""
         ...
 
     async def listing(self, tenant: str, *, after: str | None, limit: int, state: str | None) -> list[Known]:
