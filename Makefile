@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup serve test check bench lock clean .redis
+.PHONY: help setup serve demo test chaos check bench lock clean .redis .nginx .prometheus
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -28,14 +28,31 @@ setup: $(BIN)/.runtime ## create .venv with the command .venv/bin/atlas
 serve: $(BIN)/.runtime ## start the gateway on 127.0.0.1:8080 (ARGS="--config atlas.yaml --port 9000")
 	@$(BIN)/atlas serve $(ARGS)
 
-test: $(BIN)/.dev .redis ## run all tests (ARGS="-k pause" for some)
+demo: $(BIN)/.runtime .redis .nginx ## docker-compose.yml with real processes: two gateways, nginx, Redis; walks through it
+	@$(BIN)/python -m examples.demo
+
+test: $(BIN)/.dev .redis .prometheus ## run all tests (ARGS="-k pause" for some)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+chaos: $(BIN)/.dev .redis .nginx ## the tests of several replicas with the full figures, which it prints (six minutes)
+	@ATLAS_CHAOS=full $(BIN)/python -m pytest -s -p no:xdist tests/replicas $(ARGS)
 
 # The tests start redis-server themselves. Root gets it installed; others are told how by the tests that need it.
 .redis:
 	@command -v redis-server >/dev/null || [ "$$(id -u)" != 0 ] || { \
 		echo "installing redis-server, which the tests start ..."; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server >/dev/null; } || true
+
+.nginx:
+	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || [ "$$(id -u)" != 0 ] || { \
+		echo "installing nginx, which stands in front of the gateways ..."; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; } || true
+
+# Dashboard and alerts are tested against a real Prometheus; promtool comes with it.
+.prometheus:
+	@command -v promtool >/dev/null || [ "$$(id -u)" != 0 ] || { \
+		echo "installing prometheus, which the tests start ..."; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus >/dev/null; } || true
 
 check: $(BIN)/.dev ## lint, types, layers
 	@$(BIN)/ruff check .

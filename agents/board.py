@@ -16,7 +16,7 @@ WEIGHT = 0.2
 MAX_ROWS = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Score:
     """How one call went; seconds since it was asked."""
 
@@ -46,14 +46,18 @@ class Row:
         }
 
 
-def _nobody(_agent: str, _task: str, _endpoint: str, _outcome: str) -> None:
+NO_ENDPOINT = "none"
+"""Where a call came to no content at any endpoint."""
+
+
+def _nobody(_agent: str, _seconds: float) -> None:
     """Nobody is told."""
 
 
 class Board:
-    """All rows. `on_call(agent, task, endpoint, outcome)` is told of each call that ended: `ok` or `failed`."""
+    """All rows. `on_call(agent, seconds)` is told of each call when it is left, whatever came of it."""
 
-    def __init__(self, on_call: Callable[[str, str, str, str], None] = _nobody) -> None:
+    def __init__(self, on_call: Callable[[str, float], None] = _nobody) -> None:
         self._rows: OrderedDict[tuple[str, str, str], Row] = OrderedDict()
         self._on_call = on_call
 
@@ -66,7 +70,13 @@ class Board:
         row.first_token_s = _moved(row.first_token_s, score.first_token_s)
         if (streaming_s := score.seconds - score.first_token_s) > 0:
             row.tokens_per_s = _moved(row.tokens_per_s, call.usage.output_tokens / streaming_s)
-        self._on_call(agent, task, call.endpoint, "ok" if score.whole else "failed")
+
+        self._on_call(agent, score.seconds)
+
+    def missed(self, agent: str, task: str, seconds: float) -> None:
+        """A call came to nothing: no endpoint gave any content, or nobody waited for it."""
+        self._row(agent, task, NO_ENDPOINT).calls += 1
+        self._on_call(agent, seconds)
 
     def _row(self, agent: str, task: str, endpoint: str) -> Row:
         key = (agent, task, endpoint)

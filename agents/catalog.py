@@ -31,6 +31,10 @@ class Catalog:
         for name in self._agents:
             self._check_workers(name, ())
 
+    def replace(self, other: Catalog) -> None:
+        """Have another one's agents instead, for whoever asks from now on."""
+        self._agents = other._agents  # noqa: SLF001  its own kind
+
     def __iter__(self) -> Any:
         return iter(self._agents.values())
 

@@ -11,7 +11,6 @@ Oddities, on purpose:
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from agents.agent import Agent, AgentError
 from agents.outbox import Outbox
 from agents.plan import Plan, PlanError, Step, read, schema
-from agents.profile import request_of, user_turn
+from agents.profile import part_of, request_of, user_turn
 from agents.prompts import PLANNER, REPAIR, SYNTHESISER, quoted, results
-from agents.purse import OverBudget
+from agents.purse import OverBudget, least
 from agents.task import asked_text
 from gateway.core.errors import ProviderError
 from gateway.core.events import Progress, Reasoning, Text
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from agents.desk import Desk
     from agents.ports import Batch
     from agents.profile import Profile
+    from agents.purse import Purse
     from gateway.core.chat import ChatRequest
 
 RESULT_CHARACTERS = 32_768
@@ -47,6 +47,8 @@ class _Work:
     failures: dict[str, str] = field(default_factory=dict[str, str])
     begun: set[str] = field(default_factory=set[str])
     replanned: bool = False
+    over_budget: bool = False
+    share: tuple[int | None, float | None] = (None, None)
 
     @property
     def done(self) -> set[str]:
@@ -76,7 +78,7 @@ class ControllerAgent:
         """A plan, its steps, an answer."""
         plan = await self._plan(request, desk, asked_text(request))
         yield [_shown(desk, "plan", plan)]
-        work, outbox = _Work(plan), Outbox()
+        work, outbox = _Work(plan, share=desk.purse.share(len(plan.steps) + 1)), Outbox()
         while not work.is_over:
             self._dispatch(work, request, desk, outbox)
             yield await outbox.take()
@@ -84,8 +86,9 @@ class ControllerAgent:
                 await self._replan(work, request, desk)
                 yield [_shown(desk, "replanned", work.plan)]
         self._refuse_failure(work)
-        async for batch in self._answer(work, request, desk):
-            yield batch
+        async with aclosing(self._answer(work, request, desk)) as batches:
+            async for batch in batches:
+                yield batch
 
     async def _plan(self, request: ChatRequest, desk: Desk, task: str) -> Plan:
         """A plan that can be carried out; a model gets one chance to repair it."""
@@ -94,10 +97,8 @@ class ControllerAgent:
         turns = user_turn(quoted("task", task))
         said = PLANNER.format(most=profile.limits.max_steps, workers=workers)
         for attempt in range(2):
-            asked = request_of(
-                profile, request, said, messages=turns, schema=schema(profile.workers, profile.limits.max_steps),
-                tools=(), tool_choice="auto",
-            )  # fmt: skip
+            wanted = schema(profile.workers, profile.limits.max_steps)
+            asked = request_of(profile, part_of(request, turns), said, schema=wanted)
             async with desk.ask(asked, profile.route, task="planning", needs={"reasoning": "fair"}) as answer:
                 text = await answer.whole()
             try:
@@ -117,42 +118,51 @@ class ControllerAgent:
 
     async def _carry_out(self, step: Step, work: _Work, request: ChatRequest, desk: Desk, outbox: Outbox) -> None:
         """One step, tried as often as the limits allow; whatever comes of it is noted and said."""
-        limits = self.profile.limits
         await desk.floor.open.wait()
-        own = desk.within(step.worker, step.id, desk.purse.share(len(work.plan.steps)))
+        own = desk.within(step.worker, step.id, self._purse(step, work, desk))
+        why = await self._tried(step, work, request, own, outbox)
+        if why is None:
+            await outbox.put([own.progress("step_done", characters=len(work.results[step.id]))])
+        else:
+            work.failures[step.id] = why
+            await outbox.put([own.progress("step_failed", error=why)])
+
+    async def _tried(self, step: Step, work: _Work, request: ChatRequest, own: Desk, outbox: Outbox) -> str | None:
+        """Try a step until there is a result; why there is none, else None."""
+        limits = self.profile.limits
         why = ""
         for attempt in range(1 + limits.retries):
             await outbox.put([own.progress("step_started", goal=step.goal, attempt=attempt + 1, after=step.after)])
             try:
-                async with asyncio.timeout(limits.step_s):
+                async with own.floor.deadlines.within(limits.step_s):
                     text = await self._result(step, work, request, own, outbox)
             except TimeoutError:
                 why = f"no answer within {limits.step_s:g} s"
             except OverBudget as error:
-                why = str(error)
-                break
+                work.over_budget = True
+                return str(error)
             except (ProviderError, AgentError) as error:
                 why = str(error)
             else:
                 work.results[step.id] = text[:RESULT_CHARACTERS]
-                await outbox.put([own.progress("step_done", characters=len(text))])
-                return
-        work.failures[step.id] = why
-        await outbox.put([own.progress("step_failed", error=why)])
+                return None
+        return why
+
+    def _purse(self, step: Step, work: _Work, desk: Desk) -> Purse:
+        """A step's part of the budget, at most what its worker may use."""
+        limits, (tokens, usd) = self._find(step.worker).profile.limits, work.share
+        return desk.purse.part(least(tokens, limits.tokens), least(usd, limits.usd))
 
     async def _result(self, step: Step, work: _Work, request: ChatRequest, desk: Desk, outbox: Outbox) -> str:
         """Let the worker work; its words go out as they come."""
         before = work.told(step.after)
         content = user_turn("\n\n".join(part for part in (quoted("step", step.goal), before) if part))
-        asked = request_of(self.profile, request, messages=content, schema=None, tools=(), tool_choice="auto")
+        asked = part_of(request, content)
         parts: list[str] = []
         async with aclosing(self._find(step.worker).run(asked, desk)) as batches:
             async for batch in batches:
-                said: Batch = [
-                    _nested(event, desk) for event in batch if isinstance(event, Text | Reasoning | Progress)
-                ]
                 parts += [event.text for event in batch if isinstance(event, Text)]
-                if said:
+                if said := _nested(batch, desk):
                     await outbox.put(said)
         return "".join(parts)
 
@@ -165,33 +175,38 @@ class ControllerAgent:
         plan = await self._plan(request, desk, task)
         work.replanned = True
         kept = [step for step in work.plan.steps if step.id in work.begun]
-        fresh = [Step(f"again-{step.id}", step.goal, step.worker, tuple(f"again-{name}" for name in step.after))
+        prefix = "again-"
+        while any(step.id.startswith(prefix) for step in kept):  # ids are a model's words
+            prefix += "again-"
+        fresh = [Step(prefix + step.id, step.goal, step.worker, tuple(prefix + name for name in step.after))
                  for step in plan.steps]  # fmt: skip
-        work.plan = Plan((*kept, *fresh))
+        work.plan, work.share = Plan((*kept, *fresh)), desk.purse.share(len(fresh) + 1)
 
     def _refuse_failure(self, work: _Work) -> None:
         failed = work.failures if self.profile.on_failure == "fail" or not work.results else {}
         if failed:
             name, why = next(iter(failed.items()))
+            if work.over_budget:
+                raise OverBudget(f"step {name!r}: {why}")
             raise AgentError(f"step {name!r} failed: {why}")
 
     async def _answer(self, work: _Work, request: ChatRequest, desk: Desk) -> AsyncGenerator[Batch]:
         task = quoted("task", asked_text(request))
-        asked = request_of(
-            self.profile, request, SYNTHESISER, messages=user_turn(f"{task}\n\n{work.told()}"), tools=(),
-            tool_choice="auto",
-        )  # fmt: skip
+        asked = request_of(self.profile, request, SYNTHESISER, messages=user_turn(f"{task}\n\n{work.told()}"))
         async with desk.ask(asked, self.profile.route, task="synthesis", needs={"writing": "fair"}) as answer:
             yield [desk.progress("synthesis", **answer.call.chosen)]
             async for batch in answer:
                 yield batch
 
 
-def _nested(event: Text | Reasoning | Progress, desk: Desk) -> Progress:
-    """A worker's event as one of its desk's; those of its own workers have their places already."""
-    if isinstance(event, Progress):
-        return event
-    return desk.progress("text" if isinstance(event, Text) else "reasoning", text=event.text)
+def _nested(batch: Batch, desk: Desk) -> Batch:
+    """A worker's batch as progress at its desk, one event for each kind of words; its own workers' are that already."""
+    found: Batch = []
+    for kind, type_ in (("reasoning", Reasoning), ("text", Text)):
+        words = "".join(event.text for event in batch if isinstance(event, type_))
+        if words:
+            found.append(desk.progress(kind, text=words))
+    return [*found, *(event for event in batch if isinstance(event, Progress))]
 
 
 def _shown(desk: Desk, kind: str, plan: Plan) -> Progress:

@@ -10,6 +10,7 @@ Oddities, on purpose:
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import msgspec
 
 from agents.board import Score
 from agents.crew import Crew
+from agents.deadlines import Deadlines
 from agents.ports import Question
 from agents.profile import MAX_DEPTH
 from gateway.core.events import Finish, Progress, Reasoning, Refusal, Text, ToolCall
@@ -31,6 +33,13 @@ if TYPE_CHECKING:
     from agents.ports import Batch, Call, Pool
     from agents.purse import Purse
     from gateway.core.chat import ChatRequest
+    from gateway.core.events import FinishReason, SourceEvent
+
+
+CALLS_SHOWN = 200
+"""Calls of a run that its status object tells of, the newest ones."""
+PRICED_EVERY = 128
+"""Tokens of an answer after which its price is looked at."""
 
 
 class TooDeep(Exception):
@@ -38,42 +47,54 @@ class TooDeep(Exception):
 
 
 class Floor:
-    """What all desks of one run share."""
+    """What all desks of one run share. `finish` is why the last answer at the run's own desk ended."""
 
     def __init__(self, pool: Pool, board: Board, monotonic: Callable[[], float]) -> None:
         self.pool, self.board, self.monotonic = pool, board, monotonic
-        self.crew = Crew()
+        self.crew, self.deadlines = Crew(), Deadlines()
         self.open = asyncio.Event()
         self.open.set()
-        self.chosen: list[dict[str, Any]] = []
         self.attempts: list[str] = []
-        self._running: list[Call] = []
-        self._used: list[Usage] = []
-        self._costs: list[float | None] = []
+        self.finish: FinishReason | None = None
+        self._running: dict[Call, Question] = {}
+        self._over: deque[dict[str, Any]] = deque(maxlen=CALLS_SHOWN)
+        self._used: Usage | None = None
+        self._cost_usd: float | None = 0.0
 
     @property
     def usage(self) -> Usage:
         """Of all calls so far."""
-        return total([*self._used, *(call.usage for call in self._running)])
+        used = () if self._used is None else (self._used,)
+        return total([*used, *(call.usage for call in self._running)])
 
     @property
     def cost_usd(self) -> float | None:
         """Of all calls so far; None as soon as one price is unknown, or where nothing was asked."""
-        costs = [*self._costs, *(call.cost_usd for call in self._running)]
+        costs = [self._cost_usd, *(call.cost_usd for call in self._running)]
         known = [cost for cost in costs if cost is not None]
-        return sum(known) if known and len(known) == len(costs) else None
+        return sum(known) if len(known) == len(costs) and (self._used or self._running) else None
 
-    def began(self, call: Call) -> None:
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """Who was asked for what, and why: the newest calls that are over, then those that run."""
+        return [*self._over, *({**_asked(question), **call.chosen} for call, question in self._running.items())]
+
+    def began(self, call: Call, question: Question) -> None:
         """A call gave its first content."""
-        self._running.append(call)
+        self._running[call] = question
 
     def ended(self, call: Call) -> None:
         """A call was left."""
-        self._running.remove(call)
-        self._used.append(call.usage)
-        self._costs.append(call.cost_usd)
-        self.chosen.append(call.chosen)
+        chosen = {**_asked(self._running.pop(call)), **call.chosen}
+        self._used = call.usage if self._used is None else total([self._used, call.usage])
+        cost = call.cost_usd
+        self._cost_usd = None if self._cost_usd is None or cost is None else self._cost_usd + cost
+        self._over.append(chosen)
         self.attempts += call.chosen["attempts"]
+
+
+def _asked(question: Question) -> dict[str, Any]:
+    return {"agent": question.agent, "step": question.step, "task": question.task}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,41 +134,58 @@ class Desk:
             OverBudget: nothing is left.
         """
         await self.floor.open.wait()
-        floor, begun = self.floor, self.floor.monotonic()
-        prompt = estimate_input_tokens(request)
-        self.purse.spend(prompt)
+        floor, purse, begun = self.floor, self.purse, self.floor.monotonic()
+        purse.check()
+        is_bounded = purse.tokens_left is not None or purse.usd_left is not None
+        prompt = estimate_input_tokens(request) if is_bounded else 0
+        purse.spend(prompt)
         question = Question(
-            request=_bounded(request, self.purse.tokens_left), route=route, agent=self.agent, step=self.step,
-            task=task, needs=needs or {},
+            request=_bounded(request, purse.tokens_left), route=route, agent=self.agent, step=self.step, task=task,
+            needs=needs or {},
         )  # fmt: skip
-        async with floor.pool.ask(question) as call:
-            floor.began(call)
-            answer, first_s = Answer(call, self.purse), floor.monotonic() - begun
-            try:
+        answer: Answer | None = None
+        first_s = 0.0
+        try:
+            async with floor.pool.ask(question) as call:
+                floor.began(call, question)
+                answer, first_s = Answer(call, purse if is_bounded else None), floor.monotonic() - begun
                 yield answer
-            finally:
-                floor.ended(call)
-                score = Score(whole=answer.is_whole, first_token_s=first_s, seconds=floor.monotonic() - begun)
-                floor.board.count(self.agent, task, call, score)
+        finally:
+            if answer is None:
+                purse.take(-prompt)
+                floor.board.missed(self.agent, task, floor.monotonic() - begun)
+            else:
+                self._close(answer, prompt, task, first_s, floor.monotonic() - begun)
+
+    def _close(self, answer: Answer, prompt: int, task: str, first_s: float, seconds: float) -> None:
+        """A call was left: its place in statistics, usage and purse."""
+        floor = self.floor
+        floor.ended(answer.call)
+        floor.board.count(self.agent, task, answer.call, Score(answer.is_whole, first_s, seconds))
         answer.settle(prompt)
+        if self.depth == 1:
+            floor.finish = answer.finish
 
 
 class Answer:
-    """A model's answer while it comes. `text` is what it said so far, up to `keep` characters."""
+    """A model's answer while it comes. `text` is what it said so far, up to `keep` characters.
 
-    def __init__(self, call: Call, purse: Purse, keep: int = 262_144) -> None:
+    Without a `purse` nothing is counted.
+    """
+
+    def __init__(self, call: Call, purse: Purse | None = None, keep: int = 262_144) -> None:
         self.call = call
-        self.finish: str | None = None
+        self.finish: FinishReason | None = None
         self.is_whole = False
         self._purse, self._keep = purse, keep
-        self._kept = self._counted = 0
-        self._rest = 0.0
+        self._kept = self._counted = self._priced = 0
+        self._rest = self._paid = 0.0
         self._parts: list[str] = []
 
     @property
     def text(self) -> str:
         """What it said."""
-        return "".join(self._parts)
+        return "".join(self._parts)[: self._keep]
 
     async def __aiter__(self) -> AsyncIterator[Batch]:
         """The batches of content; finishes are kept back, a run has one of its own.
@@ -156,13 +194,21 @@ class Answer:
             ProviderError: the answer broke off.
             OverBudget: it took more than was left.
         """
+        parts, purse = self._parts, self._purse
         async for batch in self.call:
-            content: Batch = [event for event in batch if not isinstance(event, Finish)]
-            if len(content) != len(batch):
-                self.finish = next((event.reason for event in reversed(batch) if isinstance(event, Finish)), None)
-            if content:
-                self._count(content)
-                yield content
+            for event in batch:
+                kind = type(event)  # once for each token: isinstance takes twice as long
+                if kind is Text:
+                    if self._kept < self._keep:
+                        parts.append(event.text)  # type: ignore[union-attr]
+                        self._kept += len(event.text)  # type: ignore[union-attr]
+                elif kind is Finish:
+                    self.finish = event.reason  # type: ignore[union-attr]
+                    batch = _unfinished(batch)  # noqa: PLW2901
+            if batch:
+                if purse is not None:
+                    self._spend(batch, purse)
+                yield batch
         self.is_whole = True
 
     async def whole(self) -> str:
@@ -173,28 +219,40 @@ class Answer:
 
     def settle(self, prompt: int) -> None:
         """The provider's own figures instead of what was counted; what was counted too much is given back."""
-        usage = self.call.usage
-        self._purse.spend(usage.input_tokens + usage.output_tokens - prompt - self._counted, self.call.cost_usd or 0.0)
+        if self._purse is not None:
+            usage, cost = self.call.usage, self.call.cost_usd or 0.0
+            tokens = usage.input_tokens + usage.output_tokens - prompt - self._counted
+            self._purse.take(tokens, cost - self._paid)
 
-    def _count(self, batch: Batch) -> None:
-        size = 0
-        for event in batch:
-            match event:
-                case Text(text=text):
-                    size += utf8_length(text)
-                    if self._kept < self._keep:
-                        self._parts.append(text[: self._keep - self._kept])
-                        self._kept += len(text)
-                case Reasoning(text=text) | Refusal(text=text) | ToolCall(arguments=text):
-                    size += utf8_length(text)
-                case _:
-                    pass
+    def _spend(self, batch: Batch, purse: Purse) -> None:
+        size = sum(utf8_length(_said(event)) for event in batch)
         self._rest += size / BYTES_PER_TOKEN
         tokens = int(self._rest)
         self._rest -= tokens
         self._counted += tokens
-        if tokens:
-            self._purse.spend(tokens)
+        paid = 0.0
+        if self._counted >= self._priced + PRICED_EVERY:
+            self._priced = self._counted
+            paid = (self.call.cost_usd or 0.0) - self._paid
+            self._paid += paid
+        if tokens or paid:
+            purse.spend(tokens, paid)
+
+
+def _unfinished(batch: Batch) -> Batch:
+    """Without finishes; what stood before one is the end of its chunk now."""
+    found: Batch = [event for event in batch if not isinstance(event, Finish)]
+    if found and found[-1].more:
+        found[-1] = msgspec.structs.replace(found[-1], more=False)
+    return found
+
+
+def _said(event: SourceEvent) -> str:
+    match event:
+        case Text(text=text) | Reasoning(text=text) | Refusal(text=text) | ToolCall(arguments=text):
+            return text
+        case _:
+            return ""
 
 
 def _bounded(request: ChatRequest, left: int | None) -> ChatRequest:

@@ -61,7 +61,10 @@ class Call(Protocol):
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """Why: `endpoint`, `provider`, `strategy`, `why`, and `attempts`, one line each."""
+        """Why: `endpoint`, `provider`, `strategy`, `why`, `attempts`, one line each; and against whom: `considered`.
+
+        Without any content there are `attempts` only.
+        """
         ...
 
 

@@ -11,6 +11,8 @@ from gateway.core.chat import ChatRequest, Message, TextPart
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DIALECT = "agent"
+"""Of the requests that agents make: no provider speaks it, so none sends on what a caller wrote."""
 MAX_DEPTH = 3
 """Agents within agents: a controller's worker may be a controller, and no deeper than this."""
 
@@ -55,11 +57,15 @@ def request_of(profile: Profile, asked: ChatRequest, *system: str, **members: An
     """
     said = instructions(profile.instructions, *system)
     own = (Message(role="system", parts=(TextPart(text=said),)),) if said else ()
-    kept: dict[str, Any] = {name: getattr(asked, name) for name in _KEPT}
-    given: dict[str, Any] = {**kept, "messages": asked.messages, **profile.options, **members}
-    fixed: dict[str, Any] = {"dialect": "agent", "stream": True, "model": asked.model}
-    given |= {**fixed, "messages": (*own, *given["messages"])}
-    return ChatRequest(**given)
+    given: dict[str, Any] = {**{name: getattr(asked, name) for name in _KEPT}, **profile.options, **members}
+    messages = (*own, *given.pop("messages", asked.messages))
+    return ChatRequest(dialect=DIALECT, stream=True, model=asked.model, messages=messages, **given)
+
+
+def part_of(asked: ChatRequest, messages: tuple[Message, ...]) -> ChatRequest:
+    """What is asked on the way to an answer: how the answer must look and how long it may be is no matter there."""
+    kept: dict[str, Any] = {name: getattr(asked, name) for name in ("temperature", "top_p", "seed", "effort")}
+    return ChatRequest(dialect=DIALECT, stream=True, model=asked.model, messages=messages, **kept)
 
 
 _KEPT = (

@@ -22,36 +22,60 @@ class Purse:
     @property
     def tokens_left(self) -> int | None:
         """The least of its own and its parents'; None: no limit anywhere."""
-        above = None if self.parent is None else self.parent.tokens_left
-        found = [each for each in (self.tokens, above) if each is not None]
-        return max(0, min(found)) if found else None
+        left = least(self.tokens, None if self.parent is None else self.parent.tokens_left)
+        return None if left is None else max(0, left)
 
-    def share(self, parts: int, tokens: int | None = None, usd: float | None = None) -> Purse:
-        """One of `parts` equal parts of what is left, at most `tokens` and `usd`."""
-        left = self.tokens_left
-        most = None if left is None else left // max(parts, 1)
-        money = None if self.usd is None else self.usd / max(parts, 1)
-        return Purse(_least(most, tokens), _least(money, usd), self)
+    @property
+    def usd_left(self) -> float | None:
+        """The same of USD."""
+        left = least(self.usd, None if self.parent is None else self.parent.usd_left)
+        return None if left is None else max(0.0, left)
+
+    def share(self, parts: int) -> tuple[int | None, float | None]:
+        """Tokens and USD of one of `parts` equal parts of what is left."""
+        tokens, usd = self.tokens_left, self.usd_left
+        return None if tokens is None else tokens // max(parts, 1), None if usd is None else usd / max(parts, 1)
+
+    def part(self, tokens: int | None, usd: float | None) -> Purse:
+        """A purse within this one."""
+        return Purse(tokens, usd, self)
+
+    def check(self) -> None:
+        """Look whether anything is left.
+
+        Raises:
+            OverBudget: there is not.
+        """
+        if self.tokens_left == 0:
+            raise OverBudget("the budget of tokens is used up")
+        if self.usd_left == 0:
+            raise OverBudget("the budget of USD is used up")
+
+    def take(self, tokens: int, usd: float = 0.0) -> None:
+        """Count what was used, here and in those above; a negative amount gives back. It may be more than was left."""
+        if self.tokens is not None:
+            self.tokens -= tokens
+        if self.usd is not None:
+            self.usd -= usd
+        if self.parent is not None:
+            self.parent.take(tokens, usd)
 
     def spend(self, tokens: int, usd: float = 0.0) -> None:
-        """Take from this purse and from those above it; a negative amount gives back.
+        """Use so much.
 
         Raises:
             OverBudget: there was not so much; it is taken all the same, because it has been used.
         """
-        if self.parent is not None:
-            self.parent.spend(tokens, usd)
-        if self.tokens is not None:
-            self.tokens -= tokens
-            if self.tokens < 0 < tokens:
-                msg = "the budget of tokens is used up"
-                raise OverBudget(msg)
-        if self.usd is not None:
-            self.usd -= usd
-            if self.usd < 0 < usd:
-                msg = "the budget of USD is used up"
-                raise OverBudget(msg)
+        self.take(tokens, usd)
+        if self._is_overdrawn:
+            self.check()
+
+    @property
+    def _is_overdrawn(self) -> bool:
+        overdrawn = (self.tokens is not None and self.tokens < 0) or (self.usd is not None and self.usd < 0)
+        return overdrawn or (self.parent is not None and self.parent._is_overdrawn)  # noqa: SLF001  its own kind
 
 
-def _least(one: _Amount | None, other: _Amount | None) -> _Amount | None:
+def least(one: _Amount | None, other: _Amount | None) -> _Amount | None:
+    """The smaller one, where None is no bound."""
     return other if one is None else one if other is None else min(one, other)

@@ -40,28 +40,30 @@ class Run:
 
     @property
     def attempts(self) -> list[str]:
-        """One line per upstream attempt of the calls that are over."""
+        """One line for each upstream attempt of the calls that are over."""
         return self.floor.attempts
 
     def hold(self) -> None:
         """No new model call begins from here on."""
         self.floor.open.clear()
+        self.floor.deadlines.hold()
 
     def go_on(self) -> None:
         """After `hold`."""
+        self.floor.deadlines.go_on()
         self.floor.open.set()
 
     def facts(self) -> dict[str, Any]:
         """What a status object shows of a run."""
-        return {"agent": self.agent.profile.name, "calls": list(self.floor.chosen), "cost_usd": self.floor.cost_usd}
+        return {"agent": self.agent.profile.name, "calls": self.floor.calls, "cost_usd": self.floor.cost_usd}
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[AsyncIterator[Batch]]:
         """Begin; leaving cancels what still runs and waits until its sockets are closed.
 
         Raises:
-            ProviderError: the run failed, for the reason of the call that failed it, or `internal` for an agent that
-                could not go on.
+            ProviderError: the run failed, for the reason of the call that failed it, or `protocol` where a model's
+                answer was of no use.
         """
         try:
             async with aclosing(self._events()) as events:
@@ -80,4 +82,5 @@ class Run:
             yield [desk.progress("over_budget", why=str(error))]
         except (AgentError, TooDeep) as error:
             raise ProviderError(Category.PROTOCOL, f"agent {self.agent.profile.name}: {error}") from error
-        yield [UsageReport(self.floor.usage), Finish(0, "length" if self.over_budget else "stop")]
+        finish: Batch = [] if self.over_budget else [Finish(0, self.floor.finish or "stop")]
+        yield [*finish, UsageReport(self.floor.usage)]

@@ -53,9 +53,9 @@ class Task:
 _T = TaskType
 # (type, weight, name of the cue, pattern); searched in lower-case text.
 _RULES: tuple[tuple[TaskType, float, str, re.Pattern[str]], ...] = tuple(
-    (kind, weight, cue, re.compile(pattern))
+    (kind, weight, cue, re.compile(pattern, re.MULTILINE))
     for kind, weight, cue, pattern in (
-        (_T.CODE, 3.0, "a code block", r"```|^\s*(?:def|class|import|func|fn|public|#include)\b"),
+        (_T.CODE, 3.0, "a code block", r"```|^[ \t]*(?:def|class|import|func|fn|public|#include)\b"),
         (_T.CODE, 2.0, "a programming language", (r"\b(?:python|javascript|typescript|rust|golang|java|c\+\+|sql|bash"
                                                  r"|html|css|regex|kotlin|swift)\b")),
         (_T.CODE, 2.5, "a programming task", (r"\b(?:implement|refactor|debug|unit tests?|stack ?trace|compile|function"
@@ -68,7 +68,7 @@ _RULES: tuple[tuple[TaskType, float, str, re.Pattern[str]], ...] = tuple(
         (_T.EXTRACTION, 3.0, "asked to extract", (r"\b(?:extract|pull out|list all|find all|identify (?:all|every|the)"
                                                  r"|parse|scrape)\b")),
         (_T.EXTRACTION, 1.5, "fields to find", (r"\b(?:names?|dates?|e-?mail(?:s| addresses)?|amounts?|entities|field)"
-                                               r"\b.*\b(?:from|in) (?:the|this|these|following)\b")),
+                                               r"\b.{0,80}\b(?:from|in) (?:the|this|these|following)\b")),
         (_T.SUMMARISING, 3.5, "asked to summarise", (r"\b(?:summar(?:y|i[sz]e)|tl;?dr|key points|condense|in brief"
                                                     r"|main takeaways|abstract of)\b")),
         (_T.WRITING, 3.0, "asked to write a text", (r"\b(?:write|draft|compose|rewrite|rephrase)\b.{0,40}\b(?:e-?mail"
@@ -77,7 +77,7 @@ _RULES: tuple[tuple[TaskType, float, str, re.Pattern[str]], ...] = tuple(
         (_T.WRITING, 1.5, "a matter of style", r"\b(?:tone|style|polish|proofread|creative|translate)\b"),
         (_T.STRUCTURED, 2.5, "asked for a format", (r"\b(?:as|in|valid|return(?: only)?) (?:a )?(?:json|yaml|xml|csv"
                                                    r"|table)\b")),
-        (_T.CONVERSATION, 2.0, "a greeting", r"^\s*(?:hi|hello|hey|thanks|thank you|good (?:morning|evening))\b"),
+        (_T.CONVERSATION, 2.0, "a greeting", r"\A\s*(?:hi|hello|hey|thanks|thank you|good (?:morning|evening))\b"),
     )
 )  # fmt: skip
 

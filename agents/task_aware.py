@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agents.profile import request_of, user_turn
+from msgspec import structs
+
+from agents.profile import part_of, request_of, user_turn
 from agents.prompts import CLASSIFIER, ENHANCEMENTS, quoted
 from agents.task import NEEDS, Task, TaskType, asked_text, classify
 from gateway.core.errors import ProviderError
@@ -43,11 +45,10 @@ class TaskAwareAgent:
         if self.profile.classifier is None or task.is_sure:
             return task
         types = ", ".join(TaskType)
-        question = request_of(
-            self.profile, request, CLASSIFIER.format(types=types),
-            messages=user_turn(quoted("task", asked_text(request))), max_output_tokens=_CLASSIFIER_TOKENS,
-            schema=None, tools=(), tool_choice="auto",
-        )  # fmt: skip
+        said = f"{CLASSIFIER.format(types=types)}\n\n{quoted('task', asked_text(request))}"
+        question = structs.replace(
+            part_of(request, user_turn(said)), max_output_tokens=_CLASSIFIER_TOKENS, temperature=None, effort=None
+        )
         try:
             async with desk.ask(question, self.profile.classifier, task="classification") as answer:
                 said = (await answer.whole()).strip().lower()

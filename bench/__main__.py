@@ -28,7 +28,7 @@ _TITLE = "# Results of `make bench`, newest last\n\nEach section is one run, app
 _FILES = 20_000
 _FEWEST_FILES = 2_600
 _MAX_ROUNDS = 25
-_USUAL_TARGETS = ("nginx", "atlas")
+_USUAL_TARGETS = ("nginx", "atlas", "atlas-redis")
 _REDIS_CHANGES = ("p400", "control")  # what is measured of atlas-redis unless `--only` says otherwise
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from config.presets import Preset, presets
 from config.problems import Loc, did_you_mean
@@ -12,10 +12,16 @@ from config.section import Section
 from config.values import HeaderName, HeaderSecret, Module, Name, Seconds, Url, Word, host_url, none_word, off_word
 
 Continuation: TypeAlias = Literal["none", "prefill", "replay", "instruct", "resume"]
-Strategy: TypeAlias = Word
+Strategy: TypeAlias = Module
 MidStream: TypeAlias = Literal["off", "safe", "continue"]
+ToolDelivery: TypeAlias = Literal["stream", "atomic"]
 Usd: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Auth: TypeAlias = Literal["bearer", "api-key", "x-api-key"]
+Feature: TypeAlias = Literal["tools", "images", "schema", "audio", "files", "reasoning"]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Tokens: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Strength: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$", to_lower=True)]
+Path: TypeAlias = Annotated[str, StringConstraints(pattern=r"^/[!-~]{0,255}$")]
 
 # They say how a message is framed or where it goes: those are the transport's.
 _OWN_HEADERS = frozenset({
@@ -35,11 +41,58 @@ class Timeouts(Section):
 
 
 class Limits(Section):
-    """What one endpoint bears: streams at once, requests and tokens a minute."""
+    """What one endpoint bears: streams at once, requests and tokens a minute; None: as much as comes.
 
-    max_concurrent: Annotated[int, Field(ge=1)] = 64
+    What exceeds them goes to the route's other endpoints.
+    """
+
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
     rpm: Annotated[int, Field(ge=1)] | None = None
     tpm: Annotated[int, Field(ge=1)] | None = None
+
+
+class Profile(Section):
+    """What the model can do; what is left out is unknown, and no obstacle to any request.
+
+    `strengths`: 0 to 1 by words of one's own, as `coding`; requests may ask for them. `context_tokens`: the window,
+    prompt and answer together; `output_tokens`: the longest answer. `lacks`: what it cannot do. `availability`: the
+    share of requests that it is expected to answer, until that is known better.
+    """
+
+    strengths: dict[Strength, Share] = Field(default_factory=dict)
+    context_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    lacks: tuple[Feature, ...] = ()
+    availability: Share = 1.0
+
+
+class Breaker(Section):
+    """When an endpoint that fails is no longer asked, and for how long; times in seconds.
+
+    It opens after so many `failures` in a row, or when `ratio` of at least so many `samples` in `window_s` failed; for
+    `open_s`, doubled each time up to `open_max_s`, after which one request is the probe.
+    """
+
+    failures: Annotated[int, Field(ge=1)] = 5
+    ratio: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    samples: Annotated[int, Field(ge=1)] = 10
+    window_s: Seconds = 30.0
+    open_s: Seconds = 5.0
+    open_max_s: Seconds = 300.0
+
+
+class Health(Section):
+    """Active checks: a GET of `path` below `base_url`, that must cost nothing; default: the list of models.
+
+    After `falls` failures in a row no requests are sent until one succeeds as a probe; `rises` successes in a row end
+    the failing.
+    """
+
+    path: Path | None = None
+    interval_s: Seconds = 15.0
+    timeout_s: Seconds = 5.0
+    rises: Annotated[int, Field(ge=1, le=100)] = 2
+    falls: Annotated[int, Field(ge=1, le=100)] = 3
 
 
 class Price(Section):
@@ -62,8 +115,10 @@ class Endpoint(Section):
     `kind`, `base_url`, `auth`, `stops_on_close`, `timeouts`. `model` is the provider's own name; `*` passes on what a
     wildcard route matched. `keys` are tried in turn; `auth` is how they are sent. `headers` go out with every request,
     in place of Atlas's own of the same name. `stops_on_close`: whether closing the socket stops the generation and the
-    bill.
-    `price` goes before the price list that comes with Atlas.
+    bill. `continuation`: how the model goes on with an answer that broke off, `none` if it cannot.
+    `price` goes before the price list that comes with Atlas. `priority`: lower goes first; `weight`: share of the
+    traffic; both as the route's strategy uses them. `health`: active checks, none if left out; `breaker`: when it is no
+    longer asked.
     """
 
     name: Name
@@ -79,6 +134,11 @@ class Endpoint(Section):
     ca_file: Word | None = None
     limits: Limits = Limits()
     price: Price | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 1.0
+    profile: Profile = Profile()
+    health: Health | None = None
+    breaker: Breaker = Breaker()
     stops_on_close: bool = True
     continuation: Annotated[Continuation, BeforeValidator(none_word)] = "none"
 
@@ -133,18 +193,30 @@ def _filled(given: dict[str, Any], preset: Preset) -> dict[str, Any]:
 
 
 class Fallback(Section):
-    """What happens when an endpoint fails. `mid_stream`: after the client has seen a part of the answer."""
+    """What happens when an endpoint fails.
+
+    `mid_stream`: after the client has seen a part of the answer; `off` also asks no other endpoint before that.
+    `replay_max_chars`: the longest answer that may be asked for again to be continued. `tool_delivery`: `atomic` holds
+    tool calls until they are whole, so that none is cut in two.
+    """
 
     mid_stream: Annotated[MidStream, BeforeValidator(off_word)] = "safe"
+    replay_max_chars: Annotated[int, Field(ge=0, le=1_048_576)] = 16_384
+    tool_delivery: ToolDelivery = "stream"
 
 
 class Route(Section):
-    """A model that clients name, and the endpoints that may answer for it; `x/*` stands for every model below `x/`."""
+    """A model that clients name, and the endpoints that may answer for it; `x/*` stands for every model below `x/`.
+
+    `recovery`: whether its requests are kept beside their logs, so that another replica can go on with a stream; else
+    as `streams.recovery` says.
+    """
 
     model: Word
     strategy: Strategy = "priority"
     endpoints: Annotated[tuple[str, ...], Field(min_length=1)]
     fallback: Fallback = Fallback()
+    recovery: bool | None = None
 
     @property
     def is_wildcard(self) -> bool:

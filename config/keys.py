@@ -1,22 +1,27 @@
-"""The keys that clients show, as rows of the file: hashes under the pepper, never the keys themselves.
+"""The keys that clients show, as rows of the file: hashes under the pepper, never the keys themselves. And tenants.
 
-To rotate a key, add a second row with the same tenant, and remove the first once nobody uses it.
+To rotate a key, add a second row with the same tenant, and remove the first once nobody uses it. Budgets of the tenant
+are shared by all of its keys, and outlive each of them.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
-from config.problems import Loc
+from config.problems import Loc, did_you_mean
 from config.section import Section
 from config.values import Name
 
 PEPPER_VARIABLE = "ATLAS_KEY_PEPPER"
 MIN_PEPPER_BYTES = 16
 
+LOCAL = "local"
+"""The tenant of everybody on this machine, where there are no keys."""
+
+Window: TypeAlias = Literal["request", "minute", "hour", "day", "month", "total"]
 ScopeName: TypeAlias = Literal["infer", "control", "admin", "metrics"]
 _SPAN = re.compile(r"([0-9]{1,5})([hdw])")
 _SPANS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -64,6 +69,31 @@ Pepper: TypeAlias = Annotated[SecretStr, AfterValidator(check_pepper)]
 Hash: TypeAlias = Annotated[str, StringConstraints(pattern=r"^hmac-sha256:[0-9a-f]{64}$")]
 
 
+class Budget(Section):
+    """What may be spent: tokens of prompts and answers together, or USD, or both, in each window.
+
+    Windows are those of the calendar in UTC; `total` is never renewed, and `request` is for each request alone.
+    """
+
+    tokens: Annotated[int | None, Field(ge=1, le=10**15)] = None
+    usd: Annotated[float | None, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = None
+    per: Window
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> "Budget":
+        if self.tokens is None and self.usd is None:
+            raise ValueError("needs tokens or usd")
+        return self
+
+
+class RateLimits(Section):
+    """Who is let in: requests and tokens a minute, and streams that run at the same time."""
+
+    rpm: Annotated[int | None, Field(ge=1)] = None
+    tpm: Annotated[int | None, Field(ge=1)] = None
+    max_concurrent_streams: Annotated[int | None, Field(ge=1)] = None
+
+
 class Key(Section):
     """One key; `atlas keys create` makes the row.
 
@@ -76,7 +106,38 @@ class Key(Section):
     tenant: Name
     scopes: Annotated[tuple[ScopeName, ...], Field(min_length=1)] = DEFAULT_SCOPES
     expires: Moment | None = None
-    budgets: tuple[dict[str, Any], ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    limits: RateLimits = RateLimits()
+
+
+class Tenant(Section):
+    """What all keys of one tenant share. Without keys everybody is the tenant `local`."""
+
+    id: Name
+    budgets: tuple[Budget, ...] = ()
+    limits: RateLimits = RateLimits()
+
+
+def tenant_contradictions(tenants: Sequence[Tenant], keys: Sequence[Key]) -> Iterator[tuple[Loc, str]]:
+    """What is wrong with budgets and limits that are right each by itself."""
+    known = sorted({key.tenant for key in keys}) or [LOCAL]
+    ids: dict[str, int] = {}
+    for at, tenant in enumerate(tenants):
+        if (first := ids.setdefault(tenant.id, at)) < at:
+            yield ("tenants", at, "id"), f"{tenant.id!r} is taken by tenants[{first}]"
+        elif tenant.id not in known:
+            yield ("tenants", at, "id"), f"there is no key of tenant {tenant.id!r}{did_you_mean(tenant.id, known)}"
+        yield from _repeated(("tenants", at), tenant.budgets)
+    for at, key in enumerate(keys):
+        yield from _repeated(("keys", at), key.budgets)
+
+
+def _repeated(where: Loc, budgets: Sequence[Budget]) -> Iterator[tuple[Loc, str]]:
+    seen: dict[tuple[str, str], int] = {}
+    for at, budget in enumerate(budgets):
+        for unit in ("tokens", "usd"):
+            if getattr(budget, unit) is not None and (first := seen.setdefault((unit, budget.per), at)) < at:
+                yield (*where, "budgets", at), f"says {unit} per {budget.per} once more; budgets[{first}] does"
 
 
 def key_contradictions(keys: Sequence[Key], pepper: SecretStr | None) -> Iterator[tuple[Loc, str]]:

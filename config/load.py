@@ -4,7 +4,6 @@ Flags win over the environment, the environment over the file, the file over the
 that the environment names are served; with one they are not.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,11 +14,6 @@ from config.layers import Layer, settings_from
 from config.problems import ConfigError, Loc, Problem
 from config.settings import Settings
 from config.yaml_lines import Reading
-
-
-def process_environment() -> dict[str, str]:
-    """The environment of this process: the one place that reads it."""
-    return dict(os.environ)
 
 
 def load(
@@ -39,10 +33,10 @@ def load(
     above = [flags_layer(host=host, port=port, insecure=insecure), environment_layer(environ)]
     chosen = path is not None or _names_endpoints(above[1])
     below = file_layer(path, environ) if path else Layer() if chosen else catalog_layer(environ)
-    settings = settings_from([*above, below])
+    settings = settings_from([*above, below, _redis_layer(environ, [*above, below])])
     if not chosen:
         settings.note(*catalog_notes(environ))
-    settings.note(*_warnings(settings, environ, [*above, below]))
+    settings.note(*_warnings(settings))
     return settings
 
 
@@ -77,9 +71,18 @@ def _names_endpoints(layer: Layer) -> bool:
     return bool(layer.data.keys() & {"endpoints", "routes"})
 
 
-def _warnings(settings: Settings, environ: Mapping[str, str], layers: list[Layer]) -> Iterator[str]:
+def _redis_layer(environ: Mapping[str, str], layers: list[Layer]) -> Layer:
+    """What `REDIS_URL` sets: the journal's address, and its kind where nothing else says one."""
+    url = environ.get("REDIS_URL")
+    kinds = [layer.data["journal"].get("kind") for layer in layers if isinstance(layer.data.get("journal"), dict)]
+    chosen = next((kind for kind in kinds if kind is not None), "redis")
+    if not url or chosen != "redis":
+        return Layer()
+    loc = ("journal", "url")
+    return Layer(data={"journal": {"kind": "redis", "url": url}}, places={loc: "REDIS_URL"}, computed=frozenset({loc}))
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
     """What the operator should know of, though it is allowed."""
-    if environ.get("REDIS_URL") and not any("kind" in layer.data.get("journal", {}) for layer in layers):
-        yield "REDIS_URL is set, but journal.kind redis is not built yet: streams are kept in memory"
     if "*" in settings.server.allowed_hosts:
         yield "server.allowed_hosts is *: requests are answered under any Host name"

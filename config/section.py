@@ -25,14 +25,6 @@ class NotBuilt:
             raise ValueError(f"{shown}is not built yet; {self.instead}")
 
 
-def _other_than(built: object, *, instead: str) -> NotBuilt:
-    return NotBuilt(refuses=lambda value: value != built, instead=instead)
-
-
-def _switched_on(*, instead: str) -> NotBuilt:
-    return NotBuilt(refuses=bool, instead=instead)
-
-
 def _one_of(*missing: object, instead: str) -> NotBuilt:
     return NotBuilt(refuses=lambda value: value in missing, instead=instead)
 
@@ -41,20 +33,8 @@ MISSING_WIRES = ("gemini",)
 """Kinds of endpoint that the presets name and no provider module speaks yet."""
 
 NOT_BUILT: dict[str, NotBuilt] = {
-    "Journal.kind": _other_than("memory", instead="use memory"),
-    "Journal.url": _other_than(None, instead="leave it out: it belongs to the redis journal"),
-    "Journal.degrade": _switched_on(instead="leave it out: it belongs to the redis journal"),
-    "Journal.lease_s": _other_than(6.0, instead="leave it out: it belongs to the redis journal"),
-    "Journal.poll_s": _other_than(1.0, instead="leave it out: it belongs to the redis journal"),
     "Endpoint.kind": _one_of(*MISSING_WIRES, instead="use the preset gemini-openai"),
-    "Endpoint.continuation": _other_than("none", instead="use none"),
-    "Limits.rpm": _other_than(None, instead="leave it out"),
-    "Limits.tpm": _other_than(None, instead="leave it out"),
-    "Route.strategy": _other_than("priority", instead="use priority"),
-    "Fallback.mid_stream": _one_of("continue", instead="use safe or off"),
-    "Streams.recovery": _switched_on(instead="use false"),
-    "Key.budgets": _switched_on(instead="leave it out"),
-    "Settings.agents": _switched_on(instead="leave it empty"),
+    "Endpoint.continuation": _one_of("resume", instead="it needs the Responses API; use prefill or replay"),
 }
 
 

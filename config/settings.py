@@ -4,22 +4,28 @@ Building `Settings(...)` reads no file and no environment; `config.load` decides
 stands here and in `config.endpoints`, what is not built yet in `config.section`.
 """
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from config.agents import DEFAULT_AGENTS, Agent, agent_contradictions
 from config.endpoints import Endpoint, Fallback, Limits, Route, Timeouts, contradictions
-from config.keys import Key, Pepper, key_contradictions
+from config.keys import Key, Pepper, Tenant, key_contradictions, tenant_contradictions
 from config.section import Section, check_built
 from config.values import Seconds, Size, Word, is_loopback
 
 __all__ = [
-    "Endpoint", "Fallback", "Journal", "Key", "Limits", "Mock", "Route", "Server", "Settings", "Streams", "Timeouts",
+    "Agent", "Endpoint", "Fallback", "Journal", "Key", "Limits", "Mock", "Route", "Server", "Settings", "Streams",
+    "Timeouts",
 ]  # fmt: skip
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+Loc: TypeAlias = tuple[int | str, ...]
+_REDIS_URL = re.compile(r"(?:rediss?(?:\+sentinel|\+cluster)?|unix)://.")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -46,7 +52,12 @@ class Server(Section):
 
 
 class Journal(Section):
-    """Where streams are written down, and how much of them; `url` and what follows it belong to kind redis."""
+    """Where streams are written down, and how much of them; `url` and what follows it belong to kind redis.
+
+    `degrade`: while Redis is away, serve attached clients on without writing down what they get, and start without it.
+    `lease_s` is how long a replica may be silent before others take its streams over, `poll_s` how often replicas look
+    where a hint may have been lost, `sweep_s` how often they look for dead ones.
+    """
 
     kind: Literal["memory", "redis"] = "memory"
     max_stream_bytes: Size = 8 * 2**20
@@ -56,6 +67,25 @@ class Journal(Section):
     degrade: bool = False
     lease_s: Seconds = 6.0
     poll_s: Seconds = 1.0
+    sweep_s: Seconds = 1.0
+
+    @field_validator("url")
+    @classmethod
+    def _names_redis(cls, url: str | None) -> str | None:
+        if url is not None and not _REDIS_URL.match(url):
+            msg = "must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+            raise ValueError(msg)
+        return url
+
+    def contradictions(self) -> Iterator[tuple[Loc, str]]:
+        """What does not go together, with its place."""
+        if self.kind == "redis" and self.url is None:
+            yield ("journal", "kind"), "redis needs a url, here or in the environment variable REDIS_URL"
+        if self.kind == "memory":
+            default = Journal()
+            for name in ("url", "degrade", "lease_s", "poll_s", "sweep_s"):
+                if getattr(self, name) != getattr(default, name):
+                    yield ("journal", name), "belongs to the redis journal; set kind: redis, or leave it out"
 
 
 class Mock(Section):
@@ -94,9 +124,10 @@ class Settings(BaseSettings):
     endpoints: tuple[Endpoint, ...] = ()
     routes: tuple[Route, ...] = ()
     keys: tuple[Key, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
     key_pepper: Pepper | None = None
     streams: Streams = Streams()
-    agents: tuple[dict[str, Any], ...] = ()
+    agents: tuple[Agent, ...] | None = None
 
     _notes: tuple[str, ...] = PrivateAttr(default=())
 
@@ -104,6 +135,13 @@ class Settings(BaseSettings):
     def notes(self) -> tuple[str, ...]:
         """Lines for the operator, in the order in which they were found."""
         return self._notes
+
+    @property
+    def effective_agents(self) -> tuple[Agent, ...]:
+        """The agents that are served: those of the file, else the two on the mock, if that is there."""
+        if self.agents is not None:
+            return self.agents
+        return DEFAULT_AGENTS if self.mock.enabled else ()
 
     def note(self, *lines: str) -> None:
         """Add lines; for the loader, before anybody else holds these settings."""
@@ -120,8 +158,11 @@ class Settings(BaseSettings):
         found = [
             InitErrorDetails(type=PydanticCustomError("contradiction", "{said}", {"said": said}), loc=loc, input=None)
             for loc, said in (
+                *self.journal.contradictions(),
                 *contradictions(self.endpoints, self.routes),
                 *key_contradictions(self.keys, self.key_pepper),
+                *tenant_contradictions(self.tenants, self.keys),
+                *agent_contradictions(self.agents or ()),
             )
         ]
         if found:

@@ -6,56 +6,55 @@ Nobody else reads settings or builds clients.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import random
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
-from gateway import __version__
-from gateway.api import errors, models, ops, streams
-from gateway.api.auth import Key, Keyring, check_declared
+from agents import api as agents_api
+from agents.board import Board
+from gateway import __version__, from_settings
+from gateway.agents_from_settings import catalog
+from gateway.api import agent_runs, errors, keys, ops, streams
+from gateway.api import models as model_list
+from gateway.api import pool as pool_api
+from gateway.api.agent_runs import AgentRuns
+from gateway.api.auth import INFER, check_declared
 from gateway.api.count_tokens import CountTokens
 from gateway.api.deps import Limits, Services
+from gateway.api.drain import Drain, Others
 from gateway.api.edge import Edge
 from gateway.api.inference import Inference
 from gateway.api.openapi import describe_hot
 from gateway.api.paths import CHAT, COUNT_TOKENS, MESSAGES
 from gateway.api.sse import Pace
+from gateway.backing import StartRefused
+from gateway.bookkeeping import Bookkeeping
 from gateway.core.clock import Clock, SystemClock
-from gateway.core.keys import parse_digest
-from gateway.core.principal import Principal
-from gateway.core.principal import Scope as KeyScope
 from gateway.dialects.catalog import ANTHROPIC_MESSAGES, OPENAI_CHAT
 from gateway.pipeline import Pipeline
-from gateway.pool.endpoint import Endpoint
-from gateway.pool.group import ProviderGroup
-from gateway.pool.prices import FREE, Price, PriceList, Tariff
+from gateway.pool.budgets import Budgets
+from gateway.pool.overview import Pool
 from gateway.pool.routes import RouteTable
 from gateway.pool.settlement import Books
-from gateway.providers.mock import MODELS as MOCK_MODELS
-from gateway.providers.mock import MockProvider
+from gateway.pool_from_settings import Upstreams, groups, prices
+from gateway.recovery import Recovery
+from gateway.runs import Runs
 from gateway.streams.control import StreamControl
-from gateway.streams.ground import Policy
-from gateway.streams.housekeeping import Housekeeper, Rhythm
+from gateway.streams.housekeeping import Housekeeper
 from gateway.streams.hub import Hub
-from gateway.streams.journal_memory import Bounds, MemoryJournal
-from gateway.telemetry.metrics import Metrics
-from gateway.upstream.contract import Timeouts
-from gateway.upstream.fixed_headers import FixedHeaders
-from gateway.upstream.transport import Transport
+from gateway.telemetry.metrics import CIRCUIT_STATES, Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from config.settings import Endpoint as EndpointSettings
-    from config.settings import Key as KeySettings
     from config.settings import Settings
     from gateway.api.edge import HotRoute
     from gateway.api.exchange import Receive, Scope, Send
+    from gateway.backing import Backing
     from gateway.pool.settlement import OnSettled
-    from gateway.upstream.contract import Provider
 
 MOCK = "mock"
 
@@ -65,13 +64,27 @@ class Atlas(FastAPI):
 
     edge: Edge
     services: Services
+    drain: Drain
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, or run the lifespan."""
         if scope["type"] == "http":
             await self.edge(scope, receive, send)
         else:
-            await super().__call__(scope, receive, send)
+            await self._live(scope, receive, send)
+
+    async def _live(self, scope: Any, receive: Any, send: Any) -> None:
+        """The lifespan. Why the gateway refuses to start is for its operator, without a traceback."""
+
+        async def without_traceback(message: Any) -> None:
+            if message["type"] != "lifespan.startup.failed":
+                await send(message)
+
+        try:
+            await super().__call__(scope, receive, without_traceback)
+        except* StartRefused as refused:
+            why = "; ".join(map(str, refused.exceptions))
+            await send({"type": "lifespan.startup.failed", "message": f"Atlas does not start: {why}"})
 
     async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The framework's own routes."""
@@ -84,46 +97,66 @@ def create(
     """Build an app. Two apps in one process share nothing. `on_settled` is told of each leg's bill.
 
     Raises:
-        ValueError: an endpoint names a kind that does not exist.
+        ValueError: an endpoint names a kind that does not exist, or an agent a route.
         TypeError: a route does not declare who may call it.
     """
     clock = clock or SystemClock()
-    metrics, hub = Metrics(), Hub()
-    journal = MemoryJournal(_bounds(settings), clock)
-    providers: list[Provider] = []
-    routes = RouteTable(_groups(settings, metrics, clock, providers))
+    metrics = Metrics(__version__)
+    backing = from_settings.backing(settings, clock, metrics)
+    journal, hub = backing.journal, Hub(backing.fleet)
+    upstreams = Upstreams()
+    models = groups(settings, metrics, clock, upstreams)
+    pool = Pool([each.selector for each in models], upstreams.checks)
     control = StreamControl(
         journal, hub, clock,
         on_control=lambda op, result: metrics.control(op, result).inc(),
         on_close=metrics.cancel_to_close.observe,
         on_wasted=metrics.wasted_tokens.inc,
     )  # fmt: skip
-    pipeline = Pipeline(
-        routes=routes, journal=journal, hub=hub, policy=_policy(settings), clock=clock, metrics=metrics,
-        books=Books(_prices(settings), clock), on_settled=on_settled,
-        on_pause_expiry=settings.streams.on_pause_expiry,
+    budgets = Budgets(
+        backing.ledger, from_settings.plans(settings), clock, hub.fleet.rid,
+        on_denied=lambda stage: metrics.budget_denials(stage).inc(),
     )  # fmt: skip
+    bookkeeping = Bookkeeping(Books(prices(settings), clock), metrics, clock, (budgets.on_settled, on_settled))
+    agents, board = catalog(settings), Board(lambda agent, seconds: metrics.agent_step_seconds(agent).observe(seconds))
+    runs = Runs(RouteTable(models), bookkeeping, board, clock, lambda agent, end: metrics.agent_runs(agent, end).inc())
+    routes = RouteTable([*models, *runs.routes(agents)])
+    pipeline = Pipeline(
+        routes=routes, journal=journal, hub=hub, policy=from_settings.policy(settings), clock=clock, metrics=metrics,
+        bookkeeping=bookkeeping, budgets=budgets,
+        on_pause_expiry=settings.streams.on_pause_expiry, recoverable=from_settings.recoverable(settings),
+    )  # fmt: skip
+    keyring = from_settings.keyring(settings, clock)
+    revocations = keys.Revocations(keyring, pipeline, control)
+    pipeline.on_owned = revocations.owned
+    backing.attach(hub, Recovery(pipeline).revive, revocations.revoked)
     services = Services(
         pipeline=pipeline,
         control=control,
         routes=routes,
-        keyring=_keyring(settings, clock),
+        keyring=keyring,
         metrics=metrics,
         clock=clock,
         pace=Pace(heartbeat_s=settings.server.heartbeat_s, status_wait_s=settings.streams.status_wait_s),
         limits=Limits(max_body=settings.server.max_body, allowed_hosts=frozenset(settings.server.allowed_hosts)),
     )
-    keeper = Housekeeper(hub, journal, control, clock, _rhythm(settings), metrics.loop_lag.set)
-    _gauges(metrics, hub, journal)
+    keeper = Housekeeper(hub, journal, control, clock, from_settings.rhythm(settings), metrics.loop_lag.set)
+    _gauges(metrics, hub, backing)
+    metrics.before_scrape(partial(_endpoint_gauges, metrics, pool, clock))
+    drain = Drain(hub, pipeline, clock, settings.server.drain_s, _others(backing))
     app = Atlas(
-        title="Atlas", version=__version__, redirect_slashes=False, lifespan=_lifespan(pipeline, keeper, providers)
-    )
-    app.services = services
+        title="Atlas", version=__version__, redirect_slashes=False,
+        lifespan=_lifespan(pipeline, keeper, upstreams, drain, backing),
+    )  # fmt: skip
+    app.services, app.drain = services, drain
     app.edge = Edge(services, _hot(services), app.framework)
     for router in (
         describe_hot(),
         streams.StreamRoutes(services).router(),
-        models.router(services),
+        model_list.router(services),
+        pool_api.router(pool, clock),
+        keys.router(keyring, backing),
+        agents_api.router(agents, board, INFER, partial(agent_runs.body, services=services), AgentRuns(services)),
         ops.router(services),
     ):
         app.include_router(router)
@@ -141,165 +174,60 @@ def _hot(services: Services) -> dict[tuple[str, str], HotRoute]:
     }
 
 
-def _keyring(settings: Settings, clock: Clock) -> Keyring:
-    def key(row: KeySettings) -> Key:
-        who = Principal(row.tenant, row.id, frozenset(map(KeyScope, row.scopes)))
-        return Key(
-            digest=parse_digest(row.hash),
-            principal=who,
-            expires=None if row.expires is None else row.expires.timestamp(),
-        )
-
-    pepper = "" if settings.key_pepper is None else settings.key_pepper.get_secret_value()
-    return Keyring(map(key, settings.keys), pepper.encode(), clock)
+def _others(backing: Backing) -> Others | None:
+    """What a shutdown leaves to the other replicas: streams that they can go on with."""
+    if not backing.shared:
+        return None
+    return Others(
+        hand_over=lambda session: session.recoverable and session.hand_over(), leave=backing.leave, stay=backing.stay
+    )  # fmt: skip
 
 
-def _lifespan(pipeline: Pipeline, keeper: Housekeeper, providers: list[Provider]) -> Any:
-    """The app's life: its task group, and what happens to streams when it ends."""
+def _lifespan(pipeline: Pipeline, keeper: Housekeeper, upstreams: Upstreams, drain: Drain, backing: Backing) -> Any:
+    """The app's life: its task groups, and what happens to streams when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        async with asyncio.TaskGroup() as tasks:
-            pipeline.tasks = tasks
-            beat = tasks.create_task(keeper.run(), name="housekeeper")
-            yield
-            pipeline.draining = True
-            for session in pipeline.hub.sessions():
-                session.shut_down()
-            beat.cancel()
+        await backing.check()
+        async with asyncio.TaskGroup() as below:
+            standing = [
+                below.create_task(backing.run(), name="backing"),
+                below.create_task(pipeline.budgets.run(), name="budgets"),
+            ]
+            await backing.load()
+            async with asyncio.TaskGroup() as tasks:
+                pipeline.tasks = tasks
+                beats = [tasks.create_task(keeper.run(), name="housekeeper")]
+                for name, check in upstreams.checks.items():
+                    beats.append(tasks.create_task(check.run(random.Random()), name=f"health of {name}"))
+                yield
+                await drain.end()
+                for beat in beats:
+                    beat.cancel()
+            await pipeline.budgets.flush()
+            for task in standing:
+                task.cancel()
         pipeline.tasks = None
-        for provider in providers:
+        for provider in upstreams.providers:
             await provider.aclose()
 
     return lifespan
 
 
-def _groups(settings: Settings, metrics: Metrics, clock: Clock, providers: list[Provider]) -> list[ProviderGroup]:
-    def on_attempt(endpoint: str, outcome: str, seconds: float) -> None:
-        metrics.upstream_requests(endpoint, outcome).inc()
-        metrics.upstream_seconds(endpoint).observe(seconds)
-
-    def on_unmapped(endpoint: str, status: int) -> None:
-        metrics.unmapped_errors(endpoint, str(status)).inc()
-
-    def on_malformed(endpoint: str, count: int) -> None:
-        metrics.malformed_events(endpoint).inc(count)
-
-    def group(model: str, endpoints: tuple[Endpoint, ...]) -> ProviderGroup:
-        return ProviderGroup(
-            model=model,
-            endpoints=endpoints,
-            rng=random.Random(),  # jitter only
-            clock=clock.monotonic,
-            on_attempt=on_attempt,
-            on_unmapped=on_unmapped,
-            on_malformed=on_malformed,
-        )
-
-    endpoints = {found.name: _endpoint(found, clock, providers) for found in settings.endpoints}
-    groups = [group(route.model, tuple(endpoints[name] for name in route.endpoints)) for route in settings.routes]
-    if settings.mock.enabled:
-        taken = {found.model for found in groups}
-        mock = MockProvider()
-        names = [name for name in MOCK_MODELS if name not in taken]
-        groups += [group(name, (Endpoint(name=name, provider=mock, model=name),)) for name in names]
-        # Fault names carry numbers, so any of them must be found; the ones above are those that are listed.
-        groups.append(group("mock-*", (Endpoint(name=MOCK, provider=_MockByName(mock), model="*"),)))
-    return groups
+def _endpoint_gauges(metrics: Metrics, pool: Pool, clock: Clock) -> None:
+    now = clock.monotonic()
+    for each in pool.candidates:
+        metrics.circuit_state(each.name).set(CIRCUIT_STATES[each.breaker.state(now)])
+        metrics.endpoint_up(each.name).set(now >= each.rests_until)
+        metrics.endpoint_inflight(each.name).set(each.statistics.in_flight)
 
 
-def _prices(settings: Settings) -> PriceList:
-    """The mock costs nothing; servers of one's own have no price unless one is set."""
-
-    def tariff(found: EndpointSettings) -> Tariff:
-        if found.price is not None:
-            return Tariff(price=Price(**found.price.model_dump()))
-        return Tariff(price=FREE) if found.kind == MOCK else Tariff(vendor=found.preset, base_url=found.base_url)
-
-    free = dict.fromkeys((*MOCK_MODELS, MOCK), Tariff(price=FREE))
-    return PriceList({**free, **{found.name: tariff(found) for found in settings.endpoints}})
-
-
-class _MockByName(MockProvider):
-    """The mock behind `mock-*`: the part behind the prefix is the model's name without it."""
-
-    def __init__(self, mock: MockProvider) -> None:
-        super().__init__()
-        self._mock = mock
-
-    def stream(self, request: Any, model: str) -> Any:
-        """Ask the mock for `mock-<model>`."""
-        return self._mock.stream(request, f"mock-{model}")
-
-
-def _endpoint(found: EndpointSettings, clock: Clock, providers: list[Provider]) -> Endpoint:
-    timeouts = Timeouts(**found.timeouts.model_dump())
-    provider = _provider(found, timeouts, clock)
-    providers.append(provider)
-    return Endpoint(
-        name=found.name, provider=provider, model=found.model, timeouts=timeouts, stops_on_close=found.stops_on_close
-    )
-
-
-def _provider(found: EndpointSettings, timeouts: Timeouts, clock: Clock) -> Provider:
-    """The adapter of an endpoint: its kind *is* a module of `gateway.providers`."""
-    try:
-        module = importlib.import_module(f"gateway.providers.{found.kind}")
-    except ModuleNotFoundError as error:
-        msg = f"endpoint {found.name!r}: there is no provider kind {found.kind!r}"
-        raise ValueError(msg) from error
-    if found.kind == MOCK:
-        return MockProvider()
-    key = found.keys[0].get_secret_value() if found.keys else None
-    special: dict[str, Any] = {} if found.auth is None else {"auth": found.auth}
-    if found.quirks:
-        special["quirks"] = module.Quirks(**found.quirks)
-    transport = _transport(found, timeouts)
-    provider: Provider = module.PROVIDER(
-        base_url=found.base_url or "", key=key, transport=transport, clock=clock, **special
-    )
-    return provider
-
-
-def _transport(found: EndpointSettings, timeouts: Timeouts) -> Transport:
-    tls = (found.base_url or "").startswith("https:")
-    headers = {name: value.get_secret_value() for name, value in found.headers.items()}
-    if headers:
-        return FixedHeaders(timeouts, headers, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
-    return Transport(timeouts, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
-
-
-def _gauges(metrics: Metrics, hub: Hub, journal: MemoryJournal) -> None:
+def _gauges(metrics: Metrics, hub: Hub, backing: Backing) -> None:
     def refresh() -> None:
         owned = [channel for channel in hub.channels.values() if channel.session is not None]
         paused = sum(channel.hold is not None for channel in owned)
         metrics.streams("running").set(len(owned) - paused)
         metrics.streams("paused").set(paused)
-        metrics.buffer_bytes.set(journal.total_bytes)
+        metrics.buffer_bytes.set(backing.buffer_bytes())
 
     metrics.before_scrape(refresh)
-
-
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(
-        max_total_bytes=settings.journal.max_total_bytes,
-        ttl_live_s=settings.streams.ttl_live_s,
-        ttl_terminal_s=settings.streams.ttl_terminal_s,
-        ttl_record_s=settings.streams.ttl_record_s,
-    )
-
-
-def _policy(settings: Settings) -> Policy:
-    return Policy(
-        max_stream_bytes=settings.journal.max_stream_bytes,
-        max_stream_events=settings.journal.max_stream_events,
-        pause_hold_bytes=settings.streams.pause_hold_bytes,
-    )
-
-
-def _rhythm(settings: Settings) -> Rhythm:
-    return Rhythm(
-        tick_s=settings.streams.tick_s,
-        pause_max_s=settings.streams.pause_max_s,
-        client_send_s=settings.streams.client_send_s,
-    )

@@ -14,51 +14,62 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-
+from gateway.bookkeeping import bound, malformed, payer_of
 from gateway.core.errors import RequestError
-from gateway.core.events import End, Leg, Start, State
+from gateway.core.events import End, Start, State
 from gateway.core.ids import new_sid, show_sid
 from gateway.dialects.catalog import DIALECTS
-from gateway.pool.group import STRATEGY, Attempts
-from gateway.pool.settlement import Account, Row, Settlement
+from gateway.pool.capability import NOTHING, Needs
+from gateway.pool.continuation import Level
 from gateway.streams.ground import Ground
-from gateway.streams.journal import ExpiredStream, JournalFull, UnknownStream
+from gateway.streams.journal import Entry, ExpiredStream, JournalFull, JournalUnavailable, UnknownStream
 from gateway.streams.lifecycle import Record
 from gateway.streams.reader import Reader
 from gateway.streams.session import Session
-from gateway.streams.status import REPLACED, end_word
+from gateway.streams.stored import Stored, encode
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
+    from gateway.bookkeeping import Bookkeeping
     from gateway.core.chat import ChatRequest
     from gateway.core.clock import Clock
     from gateway.core.principal import Principal
-    from gateway.pool.routes import RouteTable
-    from gateway.pool.settlement import Books, OnSettled
+    from gateway.pool.budget import Budget
+    from gateway.pool.budgets import Budgets
+    from gateway.pool.routes import Answering, RouteTable
+    from gateway.pool.ticket import Ticket
     from gateway.streams.ground import Policy
     from gateway.streams.hub import Hub, Owner
-    from gateway.streams.journal import Journal
+    from gateway.streams.journal import Journal, Page
+    from gateway.streams.source import Source
+    from gateway.streams.stats import Stats
     from gateway.telemetry.metrics import Metrics
 
 log = logging.getLogger("atlas.requests")
-settlements = logging.getLogger("atlas.settlements")
 
 WIRE_IDS = {dialect.name: dialect.id_prefix for dialect in DIALECTS.values()}
 OWNER_NONCE_LENGTH = 8
+RETRY_ELSEWHERE_S = "5"
+"""By then a load balancer knows that this process is leaving."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the caller's headers ask for. `on_disconnect` is `cancel`, `continue` or `grace=<seconds>`."""
+    """What the caller's headers ask for.
+
+    `on_disconnect` is `cancel`, `continue` or `grace=<seconds>`; `fallback` a `pool.continuation.Level`, which lowers
+    the route's.
+    """
 
     on_disconnect: str = "cancel"
     on_cancel: str = "error"
-    fallback: bool = True
+    fallback: str = Level.CONTINUE
     idempotency_key: str | None = None
     request_id: str = ""
+    budgets: tuple[Budget, ...] = ()
+    needs: Needs = NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +81,7 @@ class Opened:
     reader: Reader
     session: Owner | None
     replayed: bool = False
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Pipeline:
@@ -84,19 +96,21 @@ class Pipeline:
         policy: Policy,
         clock: Clock,
         metrics: Metrics,
-        books: Books,
-        on_settled: OnSettled = lambda _settlement: None,
+        bookkeeping: Bookkeeping,
+        budgets: Budgets,
         on_pause_expiry: Literal["cancel", "resume"] = "cancel",
+        recoverable: Callable[[str], bool] = lambda _route: False,
     ) -> None:
         self.routes, self.journal, self.hub = routes, journal, hub
-        self._clock, self._metrics, self._on_settled, self.books = clock, metrics, on_settled, books
+        self.clock, self._metrics, self.bookkeeping, self.budgets = clock, metrics, bookkeeping, budgets
+        self.recoverable = recoverable
         self._on_pause_expiry: Literal["cancel", "resume"] = on_pause_expiry
         self._ground = Ground(
-            hub=hub, journal=journal, policy=policy, clock=clock, on_end=self._ended, spawn=self._spawn
+            hub=hub, journal=journal, policy=policy, clock=clock, on_end=self._ended, spawn=self.spawn
         )
-        self._owner = new_sid()[:OWNER_NONCE_LENGTH]
         self.tasks: asyncio.TaskGroup | None = None
         self.draining = False
+        self.on_owned: Callable[[Record], None] = lambda _record: None  # told of each stream that is owned here
 
     async def open(self, request: ChatRequest, raw: bytes, principal: Principal, options: Options) -> Opened:
         """Begin a stream for `request`, or come back to the one that the same idempotency key began.
@@ -130,32 +144,83 @@ class Pipeline:
     ) -> Opened:
         """Create the log and its owner."""
         if self.draining or self.tasks is None:
-            raise _unavailable("the gateway is shutting down", 503, "shutting_down", "1")
+            raise _unavailable("the gateway is shutting down", 503, "shutting_down", RETRY_ELSEWHERE_S)
         group = self.routes.find(request.model)
-        record = self._record(sid, group.model, request, principal, options)
-        start = _start(record, request, options)
+        account = self.bookkeeping.account(group, request)
+        ticket = await self.budgets.admit(sid, principal, request, account, options.budgets)
         try:
-            entry = await self.journal.create(record, start)
-        except JournalFull as error:
-            raise _unavailable("too many streams are open", 429, "journal_full", "5") from error
+            source = self._source(group, request, options, ticket)  # may refuse, while there is no log yet
+            record = self._record(sid, group.model, request, principal, options)
+            start = _start(record, request, options)
+            kept = self._kept(group.model, request, options, key)
+            entry, durable = await self._create(record, start, kept)
+        except BaseException:
+            self.budgets.close(sid)
+            raise
         channel = self.hub.open(sid)
         channel.publish(entry)
-        session = Session(record, group.attempt(request, fallback=options.fallback), channel, self._ground)
-        session.request_id, session.key = options.request_id, key
-        session.stats.account = self.books.account(group, request)
-        channel.session = session
+        session = Session(record, source, channel, self._ground)
+        session.request_id, session.key, session.recoverable = options.request_id, key, kept is not None
+        self.bookkeeping.begin(session, account)
+        self.hub.own(channel, session)
         reader = Reader(channel, self.hub, self.journal)
+        if not durable:
+            session.go_on_undurably()
         self.tasks.create_task(session.run(), name=f"stream {sid}")
-        return Opened(sid=sid, start=start, reader=reader, session=session)
+        self.on_owned(record)
+        headers = () if ticket is None else tuple(ticket.headers)
+        return Opened(sid=sid, start=start, reader=reader, session=session, headers=headers)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _source(self, group: Answering, request: ChatRequest, options: Options, ticket: Ticket | None) -> Source:
+        """What answers the request, held to what its budgets allow."""
+        level = Level(options.fallback)
+        capped = request if ticket is None else ticket.capped(request)
+        source: Source = group.attempt(capped, level=level, needs=options.needs)
+        if ticket is None:
+            return source
+        bound(source, ticket.room)
+        return self.budgets.metered(source, ticket)
+
+    async def _create(self, record: Record, start: Start, kept: bytes | None) -> tuple[Entry, bool]:
+        """The log's entry 0, and whether it is durable."""
+        try:
+            return await self.journal.create(record, start, kept), True
+        except JournalFull as error:
+            raise _unavailable("too many streams are open", 429, "journal_full", "5") from error
+        except JournalUnavailable:
+            if not self._ground.policy.degrade:
+                raise
+            return Entry.of_control(record.gen, 0, start), False
+
+    def _kept(self, route: str, request: ChatRequest, options: Options, key: str | None) -> bytes | None:
+        """What another replica needs to go on with this stream; None where the route is not recovered."""
+        if not self.recoverable(route):
+            return None
+        return encode(Stored.of(request, options.fallback, options.request_id, key))
+
+    def adopt(self, page: Page, source: Source, request: ChatRequest, stats: Stats) -> Session:
+        """Own a stream that was claimed: `page` names this owner, `stats` hold what its log tells of earlier legs."""
+        channel = self.hub.join(page)
+        session = Session(page.record, source, channel, self._ground, stats)
+        self.bookkeeping.begin(session, self.bookkeeping.account(self.routes.find(request.model), request))
+        self.hub.own(channel, session)
+        self.spawn(session.run())
+        self.on_owned(page.record)
+        return session
+
+    def new_owner(self) -> str:
+        """An owner token of this replica."""
+        return f"{self.hub.fleet.rid}-{new_sid()[:OWNER_NONCE_LENGTH]}"
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin a task that the app owns."""
         if self.tasks is None:
             msg = "the app's task group is not open"
             raise RuntimeError(msg)
         return self.tasks.create_task(work)
 
     def _record(self, sid: str, route: str, request: ChatRequest, principal: Principal, options: Options) -> Record:
-        now = self._clock.now()
+        now = self.clock.now()
         return Record(
             sid=sid,
             tenant=principal.tenant,
@@ -164,7 +229,7 @@ class Pipeline:
             dialect=request.dialect,
             model=request.model,
             created=now,
-            owner=f"{self._owner}-{sid}",
+            owner=self.new_owner(),
             gen=int(now * 1000),
             on_disconnect=options.on_disconnect,
             on_pause_expiry=self._on_pause_expiry,
@@ -184,11 +249,10 @@ class Pipeline:
             return None
         return Opened(sid=sid, start=start, reader=reader, session=channel.session, replayed=True)
 
-    async def _ended(self, session: Session, end: End) -> None:
-        """Settle a stream: the bill of each leg, metrics, one log line, what its status shows from now on."""
-        _name_abandoned(session)
-        for settlement in _settled(session, end, self._clock.monotonic()):
-            self._emit(settlement)
+    async def _ended(self, session: Session, end: End) -> dict[str, Any]:
+        """Settle a stream: the bill of each leg, metrics, one log line; returns what its status shows from now on."""
+        self.bookkeeping.settle(session.stats, session.source, payer_of(session.record), end)
+        self.budgets.close(session.sid)
         facts, channel = session.facts(), session.channel
         self._count(session, end, facts["metrics"]["wasted_tokens"])
         _log_end(session, end, facts)
@@ -196,30 +260,9 @@ class Pipeline:
             "readers_max": channel.reader_peak,
             "reattaches": channel.reattaches,
             "replayed_events": channel.replayed_events,
-            "malformed_events": session.source.malformed if isinstance(session.source, Attempts) else 0,
+            "malformed_events": malformed(session.source),
         }
-        await self.journal.annotate(session.sid, facts)
-        before_content = end.state is State.FAILED and session.stats.first_content is None
-        if session.key is not None and (before_content or end.reason == "disconnect"):
-            await self.journal.forget(session.key)
-
-    def _emit(self, settlement: Settlement) -> None:
-        """Send a row everywhere: log, metrics, and whoever keeps budgets."""
-        usage, endpoint, count = settlement.usage, settlement.endpoint, self._metrics.tokens
-        for type_, tokens in (
-            ("input", usage.input_tokens),
-            ("output", usage.output_tokens),
-            ("cached", usage.cached_tokens),
-            ("cache_creation", usage.cache_creation_tokens),
-            ("reasoning", usage.reasoning_tokens),
-        ):
-            if tokens:
-                count(endpoint, type_).inc(tokens)
-        if settlement.cost_usd is not None:
-            self._metrics.cost(endpoint).inc(settlement.cost_usd)
-        if settlements.isEnabledFor(logging.INFO):
-            settlements.info("leg settled", extra=_row(settlement))
-        self._on_settled(settlement)
+        return facts
 
     def _count(self, session: Session, end: End, wasted_tokens: int) -> None:
         metrics, stats, route = self._metrics, session.stats, session.record.route
@@ -234,47 +277,6 @@ class Pipeline:
             metrics.paused.observe(stats.paused_s)
         if wasted_tokens:
             metrics.wasted_tokens.inc(wasted_tokens)
-
-
-def _name_abandoned(session: Session) -> None:
-    """An attempt that was under way when the stream ended may be billed: it becomes leg 0."""
-    source, stats = session.source, session.stats
-    if stats.leg is None and isinstance(source, Attempts) and source.trying is not None:
-        endpoint = source.trying
-        stats.leg = Leg(0, endpoint.name, endpoint.provider.kind, STRATEGY, "ended before its first content")
-
-
-def _settled(session: Session, end: End, now: float) -> list[Settlement]:
-    """The bill of each leg; providers' own figures teach the estimates of later streams."""
-    stats, account, record = session.stats, session.stats.account, session.record
-    if not isinstance(account, Account):
-        return []
-    found: list[Settlement] = []
-    tallies = stats.tallies()
-    for at, tally in enumerate(tallies):
-        if tally.leg is None:
-            continue
-        if tally.finished and not tally.usage.estimated:
-            account.learn(tally.leg, tally.counted, tally.usage)
-        is_last = at + 1 == len(tallies)
-        row = Row(
-            stream=show_sid(record.sid),
-            tenant=record.tenant,
-            key=record.key_id,
-            leg=tally.leg,
-            usage=tally.usage,
-            finished=tally.finished,
-            end=end_word(end) if is_last else REPLACED,
-            duration_s=round((now if is_last else tally.ended) - tally.begun, 6),
-        )
-        found.append(account.settle(row))
-    return found
-
-
-def _row(settlement: Settlement) -> dict[str, Any]:
-    """A settlement as the fields of a log line."""
-    row = {name: getattr(settlement, name) for name in Settlement.__slots__ if name not in {"usage", "duration_s"}}
-    return row | msgspec.structs.asdict(settlement.usage) | {"duration_ms": round(1000 * settlement.duration_s, 3)}
 
 
 def _log_end(session: Session, end: End, facts: dict[str, Any]) -> None:

@@ -49,6 +49,23 @@ class Keyring:
     def __init__(self, keys: Iterable[Key], pepper: bytes, clock: Clock) -> None:
         self._keys = {key.digest[:_INDEXED_BYTES]: key for key in keys}
         self._pepper, self._clock = pepper, clock
+        self._revoked: frozenset[str] = frozenset()
+
+    def revoke(self, key_ids: frozenset[str]) -> None:
+        """These keys, by the operator's names, are refused from now on, and no others."""
+        self._revoked = key_ids
+
+    def replace(self, other: "Keyring") -> None:
+        """Take over another one's keys; what was revoked stays so."""
+        self._keys, self._pepper = other._keys, other._pepper  # noqa: SLF001  its own kind
+
+    def is_revoked(self, key_id: str | None) -> bool:
+        """Whether the key of this name was revoked."""
+        return key_id in self._revoked
+
+    def knows(self, key_id: str) -> bool:
+        """Whether there is a key of this name, valid or not."""
+        return any(key.principal.key_id == key_id for key in self._keys.values())
 
     def principal(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
         """Who sent these headers, whose names are in lower case.
@@ -67,6 +84,8 @@ class Keyring:
             raise _unknown()
         if key.expires is not None and self._clock.now() >= key.expires:
             raise _unauthorized("the key has expired", "expired_api_key", _INVALID)
+        if self.is_revoked(key.principal.key_id):
+            raise _unauthorized("the key was revoked", "revoked_api_key", _INVALID)
         return key.principal
 
 
@@ -114,6 +133,7 @@ INFER = Access(Scope.INFER)
 CONTROL = Access(Scope.CONTROL)
 READ = Access(Scope.INFER, Scope.CONTROL)
 METRICS = Access(Scope.METRICS)
+ADMIN = Access(Scope.ADMIN)
 
 FRAMEWORK_ROUTES: Mapping[str, Access] = {
     "openapi": OPEN,  # the description of a public API holds nothing of anybody's

@@ -14,6 +14,7 @@ from gateway.api.exchange import ClientGone, Exchange, Message, Receive, Scope, 
 from gateway.api.paths import REQUEST_ID
 from gateway.core.errors import Category, Failure, RequestError
 from gateway.core.ids import RequestIds
+from gateway.pool.ratelimit import BudgetExceeded
 from gateway.streams.journal import JournalUnavailable
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Edge:
             else:
                 scope[REQUEST_ID] = exchange.request_id
                 await self._cold(scope, receive, _Numbered(exchange, send))
+        except BudgetExceeded as error:
+            await exchange.fail(error.failure)
         except RequestError as error:
             await exchange.refuse(error)
         except JournalUnavailable:

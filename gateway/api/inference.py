@@ -15,17 +15,23 @@ from gateway.api.auth import INFER, Access
 from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
 from gateway.api.exchange import JSON_TYPE
 from gateway.api.sse import PLAIN_ENDS, Delivery, shared
-from gateway.core.errors import Category, Failure
 from gateway.core.events import End, State
 from gateway.core.ids import show_sid
 from gateway.pipeline import Options
-from gateway.streams.journal import JournalError
+from gateway.pool.capability import NOTHING
+from gateway.pool.needs import HEADER, parse_needs
+from gateway.pool.plan import own_budgets
+from gateway.streams.journal import JournalError, JournalUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.api.deps import Services
     from gateway.api.exchange import Exchange, Headers
+    from gateway.core.events import Event
     from gateway.dialects.catalog import Dialect
     from gateway.pipeline import Opened
+    from gateway.pool.budget import Budget
 
 KEYED_GRACE = "grace=60"
 MAX_GRACE_S = 3600
@@ -45,8 +51,10 @@ class Inference:
         """Answer one request."""
         services = self.services
         raw = await exchange.json_body(services.limits.max_body)
+        begun, who = services.clock.monotonic(), services.principal(exchange)
         request = self.dialect.parse(raw, exchange.given(self.dialect.headers))
-        opened = await services.pipeline.open(request, raw, services.principal(exchange), options(exchange))
+        opened = await services.pipeline.open(request, raw, who, options(exchange, who.tenant))
+        services.metrics.overhead.observe(services.clock.monotonic() - begun)
         try:
             await (self._stream(exchange, opened) if request.stream else self._whole(exchange, opened))
         finally:
@@ -56,66 +64,81 @@ class Inference:
         renderer = shared(opened.reader, "wire", partial(self.dialect.renderer, opened.start))
         delivery = Delivery(exchange, opened.reader, renderer, self.services.clock, self.services.pace)
         plain = PLAIN_ENDS - {State.CANCELLED} if _finishes_on_cancel(opened) else PLAIN_ENDS
-        end = await delivery.run(partial(_stream_headers, opened), self.services.tasks, plain_ends=plain)
+        end = await delivery.run(partial(stream_headers, opened), self.services.tasks, plain_ends=plain)
         if end is not None:
-            await _refuse_end(exchange, end, _stream_headers(opened))
+            await refuse_end(exchange, end, stream_headers(opened))
         elif delivery.gone and not opened.reader.done:
-            await self._left(opened, dropped=delivery.dropped)
+            await left(self.services, opened, dropped=delivery.dropped)
 
     async def _whole(self, exchange: Exchange, opened: Opened) -> None:
         """One answer at the end; pauses make it wait like any reader."""
-        collector, reader = self.dialect.collector(opened.start), opened.reader
-        gone = False
-
-        def hung_up() -> None:
-            nonlocal gone
-            gone = True
-            reader.wake()
-
-        end: End | None = None
+        collector = self.dialect.collector(opened.start)
         try:
-            with exchange.watched(hung_up, self.services.tasks):
-                while not gone and end is None:
-                    for entry, _, events in await reader.next():
-                        collector.add(events)
-                        if isinstance(entry.control, End):
-                            end = entry.control
+            end = await end_of(exchange, opened, self.services, collector.add)
         except JournalError as error:
-            await exchange.fail(Failure(Category.JOURNAL, f"the stream's log cannot be read on ({error})"))
+            await exchange.fail(error.failure)
             return
         if end is None:
-            await self._left(opened)
+            await left(self.services, opened)
         elif end.state not in PLAIN_ENDS or (end.state is State.CANCELLED and _finishes_on_cancel(opened)):
             await self._answer(exchange, opened, collector.body(end))
         else:
-            await _refuse_end(exchange, end, _stream_headers(opened))
+            await refuse_end(exchange, end, stream_headers(opened))
 
     async def _answer(self, exchange: Exchange, opened: Opened, body: bytes) -> None:
         """Send a whole answer piece by piece: a client that does not read is dropped like the reader of a stream."""
         reader = opened.reader
         length = (b"content-length", str(len(body)).encode("ascii"))
-        await exchange.start(200, [JSON_TYPE, length, *_stream_headers(opened)])
+        await exchange.start(200, [JSON_TYPE, length, *stream_headers(opened)])
         reader.on_stuck, reader.sending = exchange.abort, True
         for at in range(0, len(body), PIECE_BYTES):
             reader.sent_at = self.services.clock.monotonic()
             await exchange.write(body[at : at + PIECE_BYTES], more=at + PIECE_BYTES < len(body))
 
-    async def _left(self, opened: Opened, *, dropped: bool = False) -> None:
-        """The creating response's client hung up, or was dropped for not reading: then it may come back for a while."""
-        session = opened.session
-        if session is None or opened.replayed or session.closed.is_set():
-            return
-        policy = session.record.on_disconnect
-        if dropped and policy == "cancel":
-            policy = KEYED_GRACE
-        if (grace := _GRACE.fullmatch(policy)) is not None:
-            session.grace_until = self.services.clock.monotonic() + int(grace[1])
-        elif policy == "cancel" and opened.reader.alone and not opened.reader.paused:
-            shown, tenant = show_sid(opened.sid), session.record.tenant
-            await self.services.control.cancel(shown, tenant, reason="disconnect", wait_s=0)
+
+async def end_of(
+    exchange: Exchange, opened: Opened, services: Services, add: Callable[[list[Event]], None]
+) -> End | None:
+    """Give everything that the caller is served to `add`, up to the end; None if it hung up before.
+
+    Raises:
+        JournalError: the log cannot be read on.
+    """
+    reader, gone = opened.reader, False
+
+    def hung_up() -> None:
+        nonlocal gone
+        gone = True
+        reader.wake()
+
+    with exchange.watched(hung_up, services.tasks):
+        while not gone:
+            for entry, _, events in await reader.next():
+                add(events)
+                if isinstance(entry.control, End):
+                    return entry.control
+    return None
 
 
-def options(exchange: Exchange) -> Options:
+async def left(services: Services, opened: Opened, *, dropped: bool = False) -> None:
+    """The creating response's client hung up, or was dropped for not reading: then it may come back for a while."""
+    session = opened.session
+    if session is None or opened.replayed or session.closed.is_set():
+        return
+    policy = session.record.on_disconnect
+    if dropped and policy == "cancel":
+        policy = KEYED_GRACE
+    if (grace := _GRACE.fullmatch(policy)) is not None:
+        session.grace_until = services.clock.monotonic() + int(grace[1])
+    elif policy == "cancel" and opened.reader.alone and not opened.reader.paused:
+        shown, tenant = show_sid(opened.sid), session.record.tenant
+        try:
+            await services.control.cancel(shown, tenant, reason="disconnect", wait_s=0)
+        except JournalUnavailable:
+            session.grace_until = services.clock.monotonic()  # the housekeeper tries again
+
+
+def options(exchange: Exchange, tenant: str) -> Options:
     """What the request's own headers ask for.
 
     Raises:
@@ -131,23 +154,35 @@ def options(exchange: Exchange) -> Options:
     on_cancel = exchange.header("x-atlas-on-cancel") or "error"
     if on_cancel not in {"error", "finish"}:
         raise bad_header("x-atlas-on-cancel", "error or finish", on_cancel)
-    fallback = exchange.header("x-atlas-fallback") or "safe"
+    fallback = exchange.header("x-atlas-fallback") or "continue"
     if fallback not in {"off", "safe", "continue"}:
         raise bad_header("x-atlas-fallback", "off, safe or continue", fallback)
+    needs = exchange.header(HEADER)
     return Options(
+        budgets=_own_budgets(exchange, tenant),
         on_disconnect=policy,
         on_cancel=on_cancel,
-        fallback=fallback != "off",
+        fallback=fallback,
+        needs=NOTHING if needs is None else parse_needs(needs),
         idempotency_key=key,
         request_id=exchange.request_id,
     )
+
+
+def _own_budgets(exchange: Exchange, tenant: str) -> tuple[Budget, ...]:
+    """What the caller itself lets this request take."""
+    given = exchange.header("x-atlas-budget")
+    try:
+        return () if given is None else own_budgets(given, tenant)
+    except ValueError:
+        raise bad_header("x-atlas-budget", "tokens=<n>, usd=<amount> or both", given or "") from None
 
 
 def _finishes_on_cancel(opened: Opened) -> bool:
     return opened.start.flags.get("on_cancel") == "finish"
 
 
-async def _refuse_end(exchange: Exchange, end: End, head: Headers) -> None:
+async def refuse_end(exchange: Exchange, end: End, head: Headers) -> None:
     """An end in failure or cancellation, as plain HTTP."""
     if end.state is State.CANCELLED:
         body = exchange.dialect.errors.stream_cancelled(end.reason)
@@ -156,10 +191,10 @@ async def _refuse_end(exchange: Exchange, end: End, head: Headers) -> None:
         await exchange.fail(end.failure, head)
 
 
-def _stream_headers(opened: Opened) -> Headers:
+def stream_headers(opened: Opened) -> Headers:
     """How the caller finds its stream again."""
     shown = show_sid(opened.sid).encode("ascii")
-    headers = [(b"x-atlas-stream-id", shown), (b"location", b"/v1/streams/%s/events" % shown)]
+    headers = [(b"x-atlas-stream-id", shown), (b"location", b"/v1/streams/%s/events" % shown), *opened.headers]
     if opened.session is not None and (attempts := opened.session.attempts):
         endpoint = attempts[-1].partition(":")[0].encode("ascii", "replace")
         headers += [(b"x-atlas-endpoint", endpoint), (b"x-atlas-attempts", str(len(attempts)).encode("ascii"))]

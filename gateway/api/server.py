@@ -1,21 +1,17 @@
-"""uvicorn's HTTP protocol with one addition: the app can reach the connection itself.
+"""The HTTP protocol with one addition to `hardened`: the app can reach the connection itself.
 
 ASGI has no way to reset a connection, and closing one whose client does not read waits for that client for ever. Also
 its `send` is a coroutine: for every chunk that costs as much as the chunk's rendering, so `write_now` writes a part of
 a chunked body at once where nothing has to be waited for.
 """
 
-import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+from gateway.api.hardened import HardenedProtocol
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(HardenedProtocol):
     """Puts itself into the scope as the extension `atlas.connection`."""
 
     _gone: Callable[[], None] | None = None
@@ -55,8 +51,8 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
 
-    def abort(self) -> None:
-        """Reset the connection: by default the kernel would go on offering what it has queued, then close with FIN."""
-        if not self.transport.is_closing():
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            self.transport.abort()
+    def finish(self) -> None:
+        """Close after the answer that is under way; at once between two requests."""
+        cycle: Any = self.cycle
+        if cycle is not None and cycle.scope is self.scope:
+            self.shutdown()

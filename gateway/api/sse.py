@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sse_starlette import ServerSentEvent
 
-from gateway.core.errors import Category, Failure
 from gateway.core.events import End, State
-from gateway.streams.journal import JournalError
+from gateway.streams.journal import HandedOver, JournalError
 
 if TYPE_CHECKING:
     import asyncio
@@ -220,9 +219,11 @@ class Delivery:
 
     async def _break_off(self, head: Callable[[], Headers], error: JournalError) -> None:
         """The log cannot be read on: say so, and never let the body look whole."""
-        failure = Failure(Category.JOURNAL, f"the stream's log cannot be read on ({type(error).__name__}: {error})")
+        failure = error.failure
         if not self._began:
             await self._exchange.fail(failure, head())
+        elif isinstance(error, HandedOver):
+            self._exchange.abort()
         elif (frame := self._renderer.broken(failure)) is not None:
             await self._exchange.write(frame, more=False)
         else:

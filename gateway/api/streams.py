@@ -14,7 +14,7 @@ from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
 from gateway.api.exchange import Exchange
 from gateway.api.sse import Delivery, shared
 from gateway.core.errors import RequestError, StreamRefused
-from gateway.core.events import Start, Text
+from gateway.core.events import RESTART, Leg, Start, Text
 from gateway.core.ids import parse_sid
 from gateway.dialects.catalog import DIALECTS
 from gateway.dialects.native import NativeRenderer
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from gateway.api.deps import Services
+    from gateway.core.events import Event
     from gateway.dialects.catalog import Renderer
     from gateway.streams.control import ControlAnswer
     from gateway.streams.journal import Page
@@ -85,7 +86,7 @@ class StreamRoutes:
             msg = f"after must be a stream id, got {after!r:.64}"
             raise RequestError(msg, param="after", code="bad_cursor")
         found = await self._services.pipeline.journal.listing(tenant, after=last, limit=limit + 1, state=state)
-        data = [self._control.describe(known) for known in found[:limit]]
+        data = await self._control.describe(found[:limit])
         return _json({"object": "list", "data": data, "has_more": len(found) > limit})
 
     async def status(self, request: Request, stream_id: str) -> Response:
@@ -136,7 +137,7 @@ class StreamRoutes:
         try:
             while reader.behind:
                 for _, _, served in await reader.next():
-                    parts += [event.text for event in served if isinstance(event, Text) and event.choice == choice]
+                    _add_text(parts, served, choice)
         finally:
             reader.detach()
         return _json(
@@ -259,12 +260,22 @@ class _Events(Response):
             reader.detach()
 
 
+def _add_text(parts: list[str], events: list[Event], choice: int) -> None:
+    """Put the text of further events to what came before; an answer that was begun anew has only its own."""
+    for event in events:
+        if isinstance(event, Text) and event.choice == choice:
+            parts.append(event.text)
+        elif isinstance(event, Leg) and event.strategy == RESTART:
+            parts.clear()
+
+
 def _wire(page: Page) -> Renderer:
     start = page.entries[0].events[0] if page.entries else None
     if not isinstance(start, Start):
         msg = "the log has no entry 0"
         raise JournalError(msg)
-    return DIALECTS[start.dialect].renderer(start)
+    dialect = DIALECTS.get(start.dialect)
+    return NativeRenderer() if dialect is None else dialect.renderer(start)  # a run of an agent has no wire of its own
 
 
 def _tenant(request: Request) -> str:

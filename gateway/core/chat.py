@@ -98,7 +98,9 @@ class ChatRequest(_Value, frozen=True):
     tokens to think for. `flags` go into the log's first entry for rendering. `own` are the paths of members of `body`
     that would change the answer and that the canonical fields do not say: only a provider of the same dialect may be
     asked with them. Members that change no answer (cache marks, tracing, accounting) are not among them. `headers` are
-    those of the dialect that go on to a provider of the same dialect, by lower-case name.
+    those of the dialect that go on to a provider of the same dialect, by lower-case name. `tail` are turns that Atlas
+    puts behind the caller's own to have an answer continued that broke off; they are not in `body`. A last one of the
+    assistant is left open: the provider goes on with it.
     """
 
     dialect: str
@@ -124,3 +126,26 @@ class ChatRequest(_Value, frozen=True):
     flags: dict[str, Any] = {}
     body: dict[str, Any] = {}
     headers: dict[str, str] = {}
+    tail: tuple[Message, ...] = ()
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ChatRequest)
+
+
+def encode_request(request: ChatRequest) -> bytes:
+    """The request as it is stored beside a log, for whoever takes the stream over.
+
+    Raises:
+        OverflowError: a number in it does not fit into 64 bits.
+    """
+    return _encoder.encode(request)
+
+
+def decode_request(data: bytes) -> ChatRequest:
+    """The request that `encode_request` stored.
+
+    Raises:
+        msgspec.MsgspecError: when `data` is not what it made.
+    """
+    return _decoder.decode(data)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 Whose = Literal["caller", "policy", "provider", "atlas"]
+Breaker = Literal["ignores", "probe", "ratio", "counts", "opens"]
 
 
 class Category(StrEnum):
@@ -47,6 +48,11 @@ class Category(StrEnum):
     CANCELLED = "cancelled"
     BUDGET = "budget"
     JOURNAL = "journal"
+    JOURNAL_LOST = "journal_lost"
+    JOURNAL_GAP = "journal_gap"
+    JOURNAL_REGRESSED = "journal_regressed"
+    OWNER_LOST = "owner_lost"
+    SHUTDOWN = "shutdown"
     INTERNAL = "internal"
 
 
@@ -57,7 +63,9 @@ class Consequence:
     `status`, `type`, `code`: the client's answer in OpenAI's shape; `messages`: status and type in Anthropic's, where
     the status alone does not say it (`messages_answer`). `same` and `elsewhere`: whether the same endpoint
     may be asked again and whether another one may be tried, both before the first content event only. `retry`: the
-    value of `x-should-retry`, what a client's own retry may hope for.
+    value of `x-should-retry`, what a client's own retry may hope for. `breaker`: what the endpoint's circuit breaker
+    makes of it: nothing; a failure of a probe only; a failure in the ratio; one in the ratio and in the row of
+    consecutive ones; open at once, as every other request will fail alike.
     """
 
     status: int
@@ -68,6 +76,7 @@ class Consequence:
     elsewhere: bool = True
     retry: bool = True
     messages: tuple[int, str] | None = None
+    breaker: Breaker = "ignores"
 
     @property
     def messages_answer(self) -> tuple[int, str]:
@@ -104,25 +113,25 @@ CONSEQUENCES: dict[Category, Consequence] = {
     Category.CONTENT_FILTER: Consequence(400, _REQUEST, "content_filter", "policy", elsewhere=False, retry=False),
     Category.PROVIDER_AUTH: Consequence(502, _SERVER, "provider_auth", "provider", retry=False),
     Category.PROVIDER_PERMISSION: Consequence(502, _SERVER, "provider_permission", "provider", retry=False),
-    Category.MODEL_NOT_FOUND: Consequence(502, _SERVER, "model_not_found", "provider", retry=False),
+    Category.MODEL_NOT_FOUND: Consequence(502, _SERVER, "model_not_found", "provider", retry=False, breaker="opens"),
     Category.TOO_LARGE: Consequence(413, _REQUEST, "request_too_large", "caller", elsewhere=False, retry=False),
-    Category.RATE_LIMITED: Consequence(429, _RATE, "rate_limit_exceeded", "provider"),
+    Category.RATE_LIMITED: Consequence(429, _RATE, "rate_limit_exceeded", "provider", breaker="ratio"),
     Category.QUOTA: Consequence(
-        429, "insufficient_quota", "insufficient_quota", "provider", retry=False, messages=_BILLING
+        429, "insufficient_quota", "insufficient_quota", "provider", retry=False, messages=_BILLING, breaker="probe"
     ),
     Category.OVERLOADED: Consequence(
-        503, _SERVER, "overloaded", "provider", same=True, messages=(529, "overloaded_error")
+        503, _SERVER, "overloaded", "provider", same=True, messages=(529, "overloaded_error"), breaker="counts"
     ),
-    Category.UPSTREAM_5XX: Consequence(502, _SERVER, "upstream_error", "provider", same=True),
-    Category.CONNECT: Consequence(502, _SERVER, "connect", "provider", same=True),
+    Category.UPSTREAM_5XX: Consequence(502, _SERVER, "upstream_error", "provider", same=True, breaker="counts"),
+    Category.CONNECT: Consequence(502, _SERVER, "connect", "provider", same=True, breaker="counts"),
     Category.STALE_CONNECTION: Consequence(502, _SERVER, "stale_connection", "provider", same=True),
-    Category.TIMEOUT_FIRST_TOKEN: Consequence(504, _SERVER, "timeout_first_token", "provider"),
-    Category.TIMEOUT_IDLE: Consequence(504, _SERVER, "timeout_idle", "provider", same=True),
+    Category.TIMEOUT_FIRST_TOKEN: Consequence(504, _SERVER, "timeout_first_token", "provider", breaker="counts"),
+    Category.TIMEOUT_IDLE: Consequence(504, _SERVER, "timeout_idle", "provider", same=True, breaker="counts"),
     Category.TIMEOUT_TOTAL: Consequence(504, _SERVER, "timeout_total", "policy", elsewhere=False),
-    Category.STREAM_BROKEN: Consequence(502, _SERVER, "stream_broken", "provider", same=True),
-    Category.STREAM_ERROR: Consequence(502, _SERVER, "stream_error", "provider", same=True),
-    Category.PROTOCOL: Consequence(502, _SERVER, "protocol", "provider"),
-    Category.EMPTY: Consequence(502, _SERVER, "empty", "provider", same=True),
+    Category.STREAM_BROKEN: Consequence(502, _SERVER, "stream_broken", "provider", same=True, breaker="counts"),
+    Category.STREAM_ERROR: Consequence(502, _SERVER, "stream_error", "provider", same=True, breaker="counts"),
+    Category.PROTOCOL: Consequence(502, _SERVER, "protocol", "provider", breaker="counts"),
+    Category.EMPTY: Consequence(502, _SERVER, "empty", "provider", same=True, breaker="ratio"),
     Category.POOL_EXHAUSTED: Consequence(503, _SERVER, "pool_exhausted", "atlas"),
     Category.NO_ENDPOINT: Consequence(503, _SERVER, "no_endpoint", "provider", elsewhere=False),
     Category.CANCELLED: Consequence(409, _REQUEST, "stream_cancelled", "caller", elsewhere=False, retry=False),
@@ -130,6 +139,11 @@ CONSEQUENCES: dict[Category, Consequence] = {
         429, "insufficient_quota", "budget_exceeded", "policy", elsewhere=False, retry=False, messages=_BILLING
     ),
     Category.JOURNAL: Consequence(503, _SERVER, "journal_unavailable", "atlas", elsewhere=False),
+    Category.SHUTDOWN: Consequence(503, _SERVER, "shutting_down", "atlas", elsewhere=False),
+    Category.JOURNAL_LOST: Consequence(503, _SERVER, "journal_lost", "atlas", elsewhere=False),
+    Category.JOURNAL_GAP: Consequence(503, _SERVER, "journal_gap", "atlas", elsewhere=False),
+    Category.JOURNAL_REGRESSED: Consequence(503, _SERVER, "journal_regressed", "atlas", elsewhere=False),
+    Category.OWNER_LOST: Consequence(503, _SERVER, "owner_lost", "atlas", elsewhere=False),
     Category.INTERNAL: Consequence(500, _SERVER, "internal_error", "atlas", elsewhere=False),
 }
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from gateway.core.errors import Failure
+from gateway.core.errors import Category, Failure
 from gateway.core.usage import Usage
 
 FORMAT_VERSION = 1
@@ -117,12 +117,23 @@ class Extra(_Event, frozen=True, tag=6):
 
 
 class UsageReport(_Event, frozen=True, tag=7):
-    """Cumulative usage, the last one wins; `source` is the provider's own object, for the same dialect."""
+    """Cumulative usage, the last one wins; `source` is the provider's own object, for the same dialect.
+
+    `billed` is what the leg itself took, where it continued an answer and clients are told of the whole: `usage`.
+    """
 
     usage: Usage
     dialect: str = ""
     source: dict[str, Any] | None = None
     more: bool = False
+    billed: Usage | None = None
+
+
+RESTART = "restart"
+"""The strategy of a leg that begins the answer anew: what earlier legs said is no part of it."""
+
+BEGUN_ANEW = Failure(Category.STREAM_ERROR, "the answer was begun anew on another endpoint; read it again at its end")
+"""What a live reader gets that was shown an earlier leg in a dialect that cannot take it back."""
 
 
 class Leg(_Event, frozen=True, tag=8):

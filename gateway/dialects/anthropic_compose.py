@@ -92,7 +92,7 @@ class Progress(msgspec.Struct, frozen=True):
 
     `held` waits for the first content, `waiting` are blocks behind the open one. `index` is the open block's, `takes`
     the type of events that are plain deltas of it. `calls` are the numbers of tool calls that began; `over` that the
-    stop reason came out.
+    stop reason came out; `void` that nothing more can, since the answer was begun anew.
     """
 
     started: bool = False
@@ -107,6 +107,7 @@ class Progress(msgspec.Struct, frozen=True):
     reason: FinishReason | None = None
     usage: UsageReport | None = None
     over: bool = False
+    void: bool = False
 
 
 class Composer:

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.core.events import (
+    BEGUN_ANEW,
+    RESTART,
     End,
     Event,
     Extra,
     Finish,
+    Leg,
     Reasoning,
     Refusal,
     Start,
@@ -52,6 +55,8 @@ class StreamRenderer:
     def render(self, progress: Progress, events: list[Event], gen: int, first_seq: int) -> tuple[Progress, bytes]:
         """The bytes of consecutive events that come after `progress`, and the progress after them."""
         del gen, first_seq  # the wire has no ids
+        if progress.void:
+            return progress, b""
         out: list[bytes] = []
         chunk: list[Event] = []
         for event in events:
@@ -68,6 +73,10 @@ class StreamRenderer:
                     progress, bodies = self._composer.chunk(progress, tuple(chunk))
                     out += map(frame, bodies)
                     chunk.clear()
+            elif type(event) is Leg and event.strategy == RESTART:
+                if progress.started:
+                    return Progress(void=True), b"".join((*out, self.broken(BEGUN_ANEW)))
+                progress = Progress()
         return progress, b"".join(out)
 
     def broken(self, failure: Failure) -> bytes:
@@ -114,7 +123,9 @@ class Collector:
     def add(self, events: list[Event]) -> None:
         """Take further events in."""
         for event in events:
-            if isinstance(event, _RENDERED):
+            if type(event) is Leg and event.strategy == RESTART:
+                self._message, self._progress = Message(), Progress()
+            elif isinstance(event, _RENDERED):
                 self._chunk.append(event)
                 if not event.more:
                     self._progress, bodies = self._composer.chunk(self._progress, tuple(self._chunk))

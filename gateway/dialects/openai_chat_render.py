@@ -7,8 +7,7 @@ Oddities, on purpose:
 1. Nothing is rendered before the first semantic delta: role chunks and the like are held back, so that everything that
    fails before it stays invisible and can be answered with a plain HTTP error.
 2. No `id:`, no `retry:`, no event names: they crash or confuse the stock SDKs.
-3. A usage chunk of its own is shown only if the client asked; usage that a provider puts on its other chunks stays
-there.
+3. A usage chunk of its own is shown only if the client asked; usage on a provider's other chunks stays there.
 """
 
 from __future__ import annotations
@@ -18,10 +17,13 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from gateway.core.events import (
+    BEGUN_ANEW,
+    RESTART,
     End,
     Event,
     Extra,
     Finish,
+    Leg,
     Reasoning,
     Refusal,
     Start,
@@ -51,8 +53,8 @@ class Progress(msgspec.Struct, frozen=True):
     """What was rendered so far.
 
     `held` waits for the first semantic delta; `top` is the JSON object of what belongs to every chunk's envelope.
-    `calling` are the choices with tool calls. `usage` is the last report, `said` whether the last composed chunk showed
-    it.
+    `calling` are the choices with tool calls. `usage` is the last report, `said` whether the last composed chunk had
+    it. `void`: the answer was begun anew, nothing more comes.
     """
 
     started: bool = False
@@ -63,6 +65,7 @@ class Progress(msgspec.Struct, frozen=True):
     calling: frozenset[int] = frozenset()
     usage: UsageReport | None = None
     said: bool = True
+    void: bool = False
 
 
 class StreamRenderer:
@@ -85,6 +88,8 @@ class StreamRenderer:
     def render(self, progress: Progress, events: list[Event], gen: int, first_seq: int) -> tuple[Progress, bytes]:
         """The bytes of consecutive events that come after `progress`, and the progress after them."""
         del gen, first_seq  # the wire has no ids
+        if progress.void:
+            return progress, b""
         out: list[bytes] = []
         chunk: list[Event] = []
         for event in events:
@@ -102,6 +107,10 @@ class StreamRenderer:
                     progress, data = self._one(progress, tuple(chunk))
                     out.append(data)
                     chunk.clear()
+            elif type(event) is Leg and event.strategy == RESTART:
+                if progress.started:
+                    return Progress(void=True), b"".join((*out, self.broken(BEGUN_ANEW)))
+                progress = Progress()
         return progress, b"".join(out)
 
     def broken(self, failure: Failure) -> bytes:
@@ -214,7 +223,7 @@ class StreamRenderer:
         """What is still due before `[DONE]`: finishes, and usage, which the SDKs take from the last chunk they see."""
         progress, data = self._flush(progress)
         closing = self._close(progress, reason)
-        report = progress.usage or (None if end.usage is None else UsageReport(end.usage))
+        report = progress.usage or (UsageReport(end.usage) if end.usage else None)
         if self._asked_usage and report is not None and (closing or not progress.said or progress.usage is None):
             closing += _frame_bytes({**self._chunk(progress, []), "usage": _usage(report)})
         return progress, data + closing + DONE
@@ -252,6 +261,8 @@ class Collector:
         """Take further events in."""
         for event in events:
             match event:
+                case Leg(strategy=strategy) if strategy == RESTART:
+                    self._choices, self._top, self._usage = {}, {}, None
                 case Extra(choice=None):
                     self._top.update(event.patch if _ours(event) else {})
                 case UsageReport():
@@ -282,10 +293,9 @@ class Collector:
             **self._top,
             "choices": choices,
         }
-        if self._usage is not None:
-            body["usage"] = _usage(self._usage)
-        elif end.usage is not None:
-            body["usage"] = _usage(UsageReport(end.usage))
+        report = self._usage or (UsageReport(end.usage) if end.usage else None)
+        if report is not None:
+            body["usage"] = _usage(report)
         return _encode(body)
 
     def _fold(self, event: Event) -> None:

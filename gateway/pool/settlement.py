@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from gateway.core.tokens import estimate_input_tokens, estimate_output_tokens
+from gateway.core.usage import Usage
 from gateway.pool.tokens import Kind, TokenRatios
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from gateway.core.chat import ChatRequest
     from gateway.core.clock import Clock
     from gateway.core.events import Leg
-    from gateway.core.tokens import Counted
-    from gateway.core.usage import Usage
+    from gateway.core.tokens import Counted, Ratio
     from gateway.pool.endpoint import Endpoint
-    from gateway.pool.group import ProviderGroup
     from gateway.pool.prices import PriceList
+    from gateway.pool.routes import Answering
+
+
+_ONE_EACH = Usage(input_tokens=1, output_tokens=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,7 @@ class Books:
     def __init__(self, prices: PriceList, clock: Clock) -> None:
         self.ratios, self.prices, self.clock = TokenRatios(), prices, clock
 
-    def account(self, group: ProviderGroup, request: ChatRequest) -> Account:
+    def account(self, group: Answering, request: ChatRequest) -> Account:
         """The account of one stream."""
         return Account(self, group, request)
 
@@ -85,7 +88,7 @@ class Account:
 
     __slots__ = ("_books", "_group", "_input", "_request")
 
-    def __init__(self, books: Books, group: ProviderGroup, request: ChatRequest) -> None:
+    def __init__(self, books: Books, group: Answering, request: ChatRequest) -> None:
         self._books, self._group, self._request = books, group, request
         self._input: int | None = None
 
@@ -105,6 +108,18 @@ class Account:
         """By the endpoint's price; None if unknown."""
         endpoint, model = self._billed(leg)
         return self._books.prices.cost_usd(endpoint.name, model, usage, self._books.clock.now())
+
+    def ratio(self, leg: Leg | None, /) -> Ratio:
+        """By what `output_tokens` estimates."""
+        return self._books.ratios.of(self._kind(leg, structured=self._request.schema is not None))
+
+    def unpriced(self) -> str | None:
+        """The name of an endpoint that may answer and whose price nobody knows, if there is one."""
+        for endpoint in self._group.endpoints:
+            model = endpoint.model_for(self._group.wanted(self._request.model))
+            if self._books.prices.cost_usd(endpoint.name, model, _ONE_EACH, self._books.clock.now()) is None:
+                return endpoint.name
+        return None
 
     def learn(self, leg: Leg | None, counted: Counted, usage: Usage) -> None:
         """The provider said what a finished leg took."""
@@ -133,6 +148,12 @@ class Account:
             billed_beyond=beyond,
             duration_s=row.duration_s,
         )
+
+    def teach(self, row: Row, *, paused: bool) -> None:
+        """Selection learns how fast a leg was, and the limits how much it took; a pause makes it no slower."""
+        seconds = row.duration_s if row.finished and not paused else 0.0
+        endpoint, _ = self._billed(row.leg)
+        endpoint.candidate.settled(self._books.clock.monotonic(), row.usage.output_tokens, seconds)
 
     def _kind(self, leg: Leg | None, *, structured: bool) -> Kind:
         endpoint, model = self._billed(leg)

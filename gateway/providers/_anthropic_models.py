@@ -25,6 +25,7 @@ class Family:
     that exceed the window together are refused. `efforts` are the levels of `output_config.effort` with adaptive
     thinking; none means that thinking is asked for by budget. `budgets`, `samples` and `forces` say whether a thinking
     budget, temperature with its kin, and a forced tool are taken. `unthinking` turns thinking off; None: nothing does.
+    `prefills`: whether a last turn of the assistant is gone on with; since Claude 4.6 it is a 400.
     """
 
     max_tokens: int
@@ -33,6 +34,7 @@ class Family:
     samples: bool = True
     forces: bool = True
     unthinking: Mapping[str, Any] | None = None
+    prefills: bool = True
 
 
 _OFF = {"type": "disabled"}
@@ -40,12 +42,15 @@ _BETWEEN = {"type": "between_tools"}
 _ALL = (*_LEVELS, "xhigh", "max")
 
 _OTHER = Family(max_tokens=8_192, unthinking=_OFF)
-_UNKNOWN_CLAUDE = Family(max_tokens=64_000, efforts=_ALL, budgets=False, unthinking=_OFF)
+_UNKNOWN_CLAUDE = Family(max_tokens=64_000, efforts=_ALL, budgets=False, unthinking=_OFF, prefills=False)
 
 
 def _adaptive(*, unthinking: Mapping[str, Any] | None = _OFF, forces: bool = True) -> Family:
     """The families since Opus 4.7."""
-    return Family(max_tokens=128_000, efforts=_ALL, budgets=False, samples=False, forces=forces, unthinking=unthinking)
+    return Family(
+        max_tokens=128_000, efforts=_ALL, budgets=False, samples=False, forces=forces, unthinking=unthinking,
+        prefills=False,
+    )  # fmt: skip
 
 
 _FAMILIES: dict[str, Family] = {
@@ -57,7 +62,7 @@ _FAMILIES: dict[str, Family] = {
     "claude-sonnet-4": _OTHER,
     **{f"claude-{name}-4-5": Family(max_tokens=64_000, unthinking=_OFF) for name in ("haiku", "sonnet", "opus")},
     **{
-        f"claude-{name}-4-6": Family(max_tokens=128_000, efforts=(*_LEVELS, "max"), unthinking=_OFF)
+        f"claude-{name}-4-6": Family(max_tokens=128_000, efforts=(*_LEVELS, "max"), unthinking=_OFF, prefills=False)
         for name in ("sonnet", "opus")
     },
     "claude-opus-4-7": _adaptive(),

@@ -59,6 +59,16 @@ def request_body(request: ChatRequest, model: str) -> dict[str, Any]:
     body = dict(request.body) if request.dialect == DIALECT else _translated(request, model)
     body["model"] = model
     body["stream"] = True
+    return _with_tail(body, request, model) if request.tail else body
+
+
+def _with_tail(body: dict[str, Any], request: ChatRequest, model: str) -> dict[str, Any]:
+    """The body with the turns that Atlas puts behind the caller's, and what is left of the limit of tokens."""
+    if request.tail[-1].role == "assistant" and not family_of(model).prefills:
+        raise untranslatable("a last turn of the assistant", DIALECT)
+    body["messages"] = [*body["messages"], *_turns(request.tail)]
+    if request.max_output_tokens is not None:
+        body["max_tokens"] = request.max_output_tokens
     return body
 
 

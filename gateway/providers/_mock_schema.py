@@ -5,7 +5,7 @@ taken, optional members are left out, a `$ref` is not entered again while inside
 that needs what is not understood here (`pattern`, `not`, `if`, ...) is refused by name, not answered wrongly.
 
 Oddities, on purpose:
-1. A simple `default` or first example is preferred to the smallest value, if it fits: it reads better.
+1. A `default` or first example is preferred to the smallest value, if it fits for sure: it reads better.
 2. `oneOf` is taken as `anyOf`; that the other branches exclude the instance is not checked.
 3. Without type or any typed keyword an instance is `{}`: `{}` as a schema is how dialects ask for any JSON object.
 4. What `allOf` joins is read as one object: `additionalProperties` of one part says nothing of the other's members.
@@ -20,6 +20,7 @@ from typing import TypeAlias, cast
 from urllib.parse import unquote
 
 from gateway.providers import _mock_values as values
+from gateway.providers._mock_fits import fits
 from gateway.providers._mock_values import Json, Members, SchemaError
 
 Path: TypeAlias = tuple[str, ...]
@@ -123,7 +124,7 @@ class _Search:
 
     def _instance(self, flat: Members, path: Path) -> Json:
         for value in _preferred(flat):
-            if values.fits(value, flat):
+            if _suits(value, flat):
                 return value
         if "enum" in flat:
             return values.first_fitting(flat)
@@ -162,12 +163,18 @@ def _properties(flat: Members) -> Members:
     return values.members(flat.get("properties", {}), "properties")
 
 
+def _suits(value: Json, flat: Members) -> bool:
+    """Simple values have only the schema's own keywords to keep to; of lists and objects an empty one says little."""
+    if isinstance(value, dict | list):
+        return bool(value) and fits(value, flat)
+    return values.fits(value, flat)
+
+
 def _preferred(flat: Members) -> list[Json]:
-    """The default and the first example, where simple."""
+    """The default and the first example."""
     examples = flat.get("examples")
     found = [flat["default"]] if "default" in flat else []
-    found += values.elements(examples, "examples")[:1] if isinstance(examples, list) else []
-    return [value for value in found if not isinstance(value, dict | list)]
+    return found + (values.elements(examples, "examples")[:1] if isinstance(examples, list) else [])
 
 
 def _names(flat: Members, known: Members) -> list[str]:

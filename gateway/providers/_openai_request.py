@@ -39,11 +39,17 @@ class Quirks:
     `usage`: whether it understands `stream_options.include_usage`; hosts that do not, report usage unasked. `members`:
     its names for members of a translated request, None for one that it does not have. `reasoning`: the member of an
     assistant's turn that takes earlier thoughts, None if there is none.
+
+    For a turn of the assistant that the host shall go on with: `open_turn` are members of that turn, `open_body` of the
+    body; hosts that need neither go on with any last turn of the assistant. `echoes`: it says that turn again.
     """
 
     usage: bool = True
     members: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     reasoning: str | None = None
+    open_turn: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    open_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    echoes: bool = False
 
     def name_of(self, member: str) -> str | None:
         """The host's name for a member; `top_k` is no member of OpenAI's."""
@@ -67,6 +73,19 @@ def request_body(request: ChatRequest, model: str, quirks: Quirks = PLAIN) -> di
         del options["include_usage"]
     if options:
         body["stream_options"] = options
+    return _with_tail(body, request, quirks) if request.tail else body
+
+
+def _with_tail(body: dict[str, Any], request: ChatRequest, quirks: Quirks) -> dict[str, Any]:
+    """The body with the turns that Atlas puts behind the caller's, and what is left of the limit of tokens."""
+    turns = _turns(request.tail, quirks)
+    if request.tail[-1].role == "assistant":
+        turns[-1].update(quirks.open_turn)
+        body.update(quirks.open_body)
+    body["messages"] = [*body["messages"], *turns]
+    own_name = quirks.name_of("max_tokens") or "max_tokens"
+    for name in {"max_tokens", "max_completion_tokens", own_name} & body.keys():
+        body[name] = request.max_output_tokens
     return body
 
 

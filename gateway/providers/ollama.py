@@ -90,7 +90,7 @@ def request_body(request: ChatRequest, model: str) -> dict[str, Any]:
     _refuse(request)
     body: dict[str, Any] = {
         "model": model,
-        "messages": _turns(request.messages),
+        "messages": _turns((*request.messages, *request.tail)),
         "stream": True,
         "truncate": False,
         "shift": False,

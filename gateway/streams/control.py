@@ -1,21 +1,26 @@
-"""`StreamControl`: pause, resume, cancel, find, delete; the same for HTTP, agents and tests.
+"""`StreamControl`: pause, resume, cancel, find, delete; the same for HTTP, agents and tests, from any replica.
 
 It answers success only for what has happened: the decision is durable when the journal's step returned, and a cancel
 says `closed` only on the word of the owner that no further upstream byte will be read. Every look-up of a stream goes
 through `find`, which checks the tenant: a foreign id, an unknown one and one that does not parse are refused alike.
+
+The reply of a step may come before the answers to the owner's appends that it stands behind: then the owner, or who
+follows the log here, publishes it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from gateway.core.errors import StreamRefused
-from gateway.core.events import TERMINAL, End, Pause, Resume, State
+from gateway.core.errors import AtlasError, StreamRefused
+from gateway.core.events import TERMINAL, End, State
 from gateway.core.ids import parse_sid, show_sid
+from gateway.streams.fleet import rid_of
 from gateway.streams.journal import ExpiredStream, JournalUnavailable, UnknownStream
 from gateway.streams.lifecycle import Answer, Op, Outcome, Step
 from gateway.streams.status import end_facts, status_object
@@ -24,13 +29,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.core.clock import Clock
-    from gateway.streams.hub import Hub
+    from gateway.streams.hub import Hub, Owner
     from gateway.streams.journal import Entry, Journal, Known, Page
     from gateway.streams.lifecycle import Record
+
+log = logging.getLogger("atlas.streams")
 
 Upstream: TypeAlias = Literal["closed", "closing", "unknown", "none"]
 
 MAX_CANCEL_WAIT_S = 10.0
+WORD_POLL_S = (0.005, 0.1)
+"""How often an owner elsewhere is asked whether it has closed its upstream: at first, and after a while."""
+READ_ON_S = 5.0
+"""How long the readers of a stream that is deleted while it runs may read on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +78,7 @@ class StreamControl:
         on_close: Callable[[float], None] = lambda _seconds: None,
         on_wasted: Callable[[int], None] = lambda _tokens: None,
     ) -> None:
-        self._journal, self._hub, self._clock = journal, hub, clock
+        self._journal, self._hub, self._clock, self._fleet = journal, hub, clock, hub.fleet
         self._on_control, self._on_close, self._on_wasted = on_control, on_close, on_wasted
 
     async def find(self, shown: str, tenant: str) -> Known:
@@ -103,15 +114,34 @@ class StreamControl:
 
     async def status(self, shown: str, tenant: str) -> dict[str, Any]:
         """The status object, also of a stream whose log expired."""
-        return self.describe(await self.find(shown, tenant))
+        return (await self.describe([await self.find(shown, tenant)]))[0]
 
-    def describe(self, known: Known) -> dict[str, Any]:
-        """The status object of a stream that was found before."""
-        channel = self._hub.find(known.record.sid)
-        facts = known.facts
-        if channel is not None and channel.session is not None:
-            facts = {**facts, **channel.session.facts()}
-        return status_object(known, facts=facts, channel=channel)
+    async def describe(self, found: list[Known]) -> list[dict[str, Any]]:
+        """The status objects of streams that were found before."""
+        alive: dict[str, bool] = {}
+        for record in [known.record for known in found if self._needs_owner(known.record)]:
+            if (rid := rid_of(record.owner)) not in alive:
+                alive[rid] = await self._fleet.is_alive(record.owner)
+        return [
+            self._described(known, recovering=not alive.get(rid_of(known.record.owner), True)
+                            and self._needs_owner(known.record))
+            for known in found
+        ]  # fmt: skip
+
+    def _needs_owner(self, record: Record) -> bool:
+        """Whether a stream is at a stand without its owner, and that one is not here."""
+        return record.state not in TERMINAL and record.kept is None and self._session(record) is None
+
+    def _described(self, known: Known, *, recovering: bool) -> dict[str, Any]:
+        channel, session = self._hub.find(known.record.sid), self._session(known.record)
+        facts = known.facts if session is None else {**known.facts, **session.facts()}
+        return status_object(known, facts=facts, channel=channel, recovering=recovering)
+
+    def _session(self, record: Record) -> Owner | None:
+        """The stream's owner, if it is here; one that was superseded and does not know it yet is none."""
+        channel = self._hub.find(record.sid)
+        session = None if channel is None else channel.session
+        return session if session is not None and session.record.owner == record.owner else None
 
     async def pause(
         self,
@@ -157,8 +187,7 @@ class StreamControl:
     ) -> ControlAnswer:
         """End the stream and close its upstream; waits up to `wait_s` for the owner's word that it is closed."""
         record = (await self.find(shown, tenant)).record
-        channel = self._hub.find(record.sid)
-        session = None if channel is None else channel.session
+        session = self._session(record)
         answer = await self._step(
             record,
             Step(
@@ -168,14 +197,51 @@ class StreamControl:
                 end=self._cancelled(record, reason or "control"),
             ),
         )
-        upstream: Upstream = "closed"
-        if session is not None and not session.closed.is_set():
-            upstream = "closing"
-            begun = self._clock.monotonic()
-            if await _happens(session.closed, min(wait_s, MAX_CANCEL_WAIT_S)):
-                upstream = "closed"
-                self._on_close(self._clock.monotonic() - begun)
-        return _shown(answer, upstream)
+        wait_s = min(wait_s, MAX_CANCEL_WAIT_S)
+        if session is None:
+            return _shown(answer, await self._closed_elsewhere(record, wait_s))
+        if not self._is_durable(record.sid):
+            session.cancel(End(State.CANCELLED, reason or "control", None, *session.usage()))
+        if session.closed.is_set():
+            return _shown(answer, "closed")
+        begun = self._clock.monotonic()
+        if not await _happens(session.closed, wait_s):
+            return _shown(answer, "closing")
+        self._on_close(self._clock.monotonic() - begun)
+        return _shown(answer, "closed")
+
+    async def _closed_elsewhere(self, before: Record, wait_s: float) -> Upstream:
+        """The word of a stream's owner that is not here; `before` is the record as it was before the cancel."""
+        if rid_of(before.owner) == self._fleet.rid:
+            return "closed"  # its session has left
+        loop = asyncio.get_running_loop()
+        begun, (pause_s, most_s) = loop.time(), WORD_POLL_S
+        try:
+            owner = (await self._journal.known(before.sid)).record.owner
+            alive = await self._fleet.is_alive(owner)
+            while (await self._journal.known(before.sid)).closed_by != owner:
+                if not alive:
+                    return "unknown" if before.kept is None else "none"
+                if loop.time() - begun + pause_s > wait_s:
+                    return "closing"
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, most_s)
+        except (UnknownStream, JournalUnavailable):
+            return "closing"
+        if before.state not in TERMINAL:
+            self._on_close(loop.time() - begun)
+        return "closed"
+
+    def _is_durable(self, sid: str) -> bool:
+        channel = self._hub.find(sid)
+        return channel is None or channel.durable
+
+    async def cancel_quietly(self, record: Record, reason: str) -> None:
+        """Cancel a stream in the gateway's own name, if it still runs."""
+        try:
+            await self.cancel(show_sid(record.sid), record.tenant, reason=reason, wait_s=0)
+        except AtlasError:
+            log.warning("could not cancel a stream (%s)", reason, extra={"stream": show_sid(record.sid)}, exc_info=True)
 
     async def expire(self, record: Record) -> None:
         """The pause that `record` tells of lasted too long: end it by the stream's policy, unless that was done."""
@@ -201,7 +267,8 @@ class StreamControl:
                 msg = f"the stream is {record.state}; cancel it first, or delete with ?force=1"
                 raise StreamRefused(msg, status=409, code="not_terminal")
             await self.cancel(shown, tenant, reason="deleted")
-        await self._journal.delete(record.sid)
+            return await self._journal.delete(record.sid, after_s=READ_ON_S)
+        return await self._journal.delete(record.sid)
 
     async def _step(self, record: Record, step: Step) -> Answer:
         """Run a step, publish what it appended here, and act on it."""
@@ -216,35 +283,25 @@ class StreamControl:
             self._on_control(step.op, "unavailable")
             raise
         self._on_control(step.op, answer.outcome)
-        self._publish(record.sid, entries)
+        self._publish(record, entries)
         if entries and isinstance(entries[-1].control, End):
             await self._note(record, entries[-1].control)
         if answer.outcome in _REFUSALS:
             raise _refusal(answer, record)
         return answer
 
-    def _publish(self, sid: str, entries: list[Entry]) -> None:
-        channel = self._hub.find(sid)
-        if channel is None:
-            return
-        for entry in entries:
-            channel.publish(entry)
-            if channel.session is None:
-                continue
-            match entry.control:
-                case End():
-                    channel.session.cancel(entry.control)
-                case Pause():
-                    channel.session.paused()
-                case Resume():
-                    channel.session.resumed()
-                case _:
-                    pass
+    def _publish(self, record: Record, entries: list[Entry]) -> None:
+        channel = self._hub.find(record.sid)
+        if channel is not None:
+            follows = all(channel.offer(entry) for entry in entries)  # up to the first that does not
+            if not follows and channel.session is not None:
+                channel.session.nudge()
+        if entries and self._session(record) is None:
+            self._fleet.tell(record.owner, record.sid)
 
     async def _note(self, record: Record, end: End) -> None:
-        """A stream without an owner here has nobody else who says why it ended, and how long it was paused."""
-        channel = self._hub.find(record.sid)
-        if channel is not None and channel.session is not None:
+        """A stream that no owner will settle has nobody else who says why it ended, and how long it was paused."""
+        if self._session(record) is not None or (record.kept is None and await self._is_owned_elsewhere(record)):
             return
         with suppress(UnknownStream):
             facts = (await self._journal.known(record.sid)).facts
@@ -257,10 +314,12 @@ class StreamControl:
                 self._on_wasted(held)
             await self._journal.annotate(record.sid, {**facts, **end_facts(end), "metrics": metrics})
 
+    async def _is_owned_elsewhere(self, record: Record) -> bool:
+        return rid_of(record.owner) != self._fleet.rid and await self._fleet.is_alive(record.owner)
+
     def _cancelled(self, record: Record, reason: str) -> End:
-        channel = self._hub.find(record.sid)
-        if channel is not None and channel.session is not None:
-            return End(State.CANCELLED, reason, None, *channel.session.usage())
+        if (session := self._session(record)) is not None:
+            return End(State.CANCELLED, reason, None, *session.usage())
         if record.kept is not None:
             return End(State.CANCELLED, reason, None, record.kept.usage, record.kept.legs)
         return End(State.CANCELLED, reason)

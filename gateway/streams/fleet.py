@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.streams.hub import Channel
+    from gateway.streams.journal import Entry, JournalError
 
 
 def rid_of(owner: str) -> str:
@@ -19,12 +19,37 @@ def rid_of(owner: str) -> str:
     return owner.partition("-")[0]
 
 
+class Growing(Protocol):
+    """A channel of the hub, as the fleet sees it: it grows by what others append.
+
+    `tail` and `gen` are of the last entry that is known here, `owner` as far as it is known.
+    """
+
+    sid: str
+    owner: str
+    tail: int
+    ended: bool
+
+    @property
+    def gen(self) -> int:
+        """The generation of the last entry that is known here; before the first one, the record's."""
+        ...
+
+    def offer(self, entry: Entry) -> bool:
+        """Publish an entry if it is the next one, ignore one that is known. False if one before it lacks."""
+        ...
+
+    def fail(self, error: JournalError) -> None:
+        """Those who read it now get `error` once they were served what is known."""
+        ...
+
+
 class Fleet(Protocol):
     """The other replicas. `rid` is this one's id, new with every start of a process."""
 
     rid: str
 
-    def follow(self, channel: Channel) -> None:
+    def follow(self, channel: Growing) -> None:
         """Keep a channel growing that somebody here reads and nobody here owns; safe to call twice."""
         ...
 
@@ -55,7 +80,7 @@ class Alone:
     def __init__(self, rid: str) -> None:
         self.rid = rid
 
-    def follow(self, channel: Channel) -> None:
+    def follow(self, channel: Growing) -> None:
         """Control steps here publish what there is to follow."""
 
     def leave(self, sid: str) -> None:

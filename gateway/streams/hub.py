@@ -2,7 +2,8 @@
 
 A channel holds what a reader needs to decide whether it may go on (`limit`, `skip`, `ended`), folded from the log's own
 control entries, so the decision is the same here as on any replica. Readers hold an index, never a queue; they are
-woken once per entry, and a slow one slows nobody.
+woken once per entry, and a slow one slows nobody. A channel grows by its owner's acknowledged appends and by control
+steps of this process; without an owner here the fleet lets it grow.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.core.events import End, Pause, Resume, State
+from gateway.core.events import Claim, End, Pause, Resume, State
+from gateway.streams.fleet import Alone
+from gateway.streams.journal import JournalRegressed
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from gateway.core.events import ControlEvent
     from gateway.core.usage import Usage
-    from gateway.streams.journal import Entry, Page
+    from gateway.streams.fleet import Fleet
+    from gateway.streams.journal import Entry, JournalError, Page
     from gateway.streams.lifecycle import Record
 
 RING_BYTES = 262_144
@@ -40,6 +45,10 @@ class Follower(Protocol):
         """Look again."""
         ...
 
+    def fail(self, error: JournalError) -> None:
+        """The log cannot be followed any more: once all that is known was served, `error` is raised."""
+        ...
+
 
 class Owner(Protocol):
     """A session, as control and the housekeeper see it. `closed` is set once no upstream byte will be read any more."""
@@ -49,6 +58,7 @@ class Owner(Protocol):
     closed: asyncio.Event
     end: End | None
     grace_until: float | None
+    recoverable: bool
 
     @property
     def attempts(self) -> list[str]:
@@ -65,6 +75,18 @@ class Owner(Protocol):
 
     def resumed(self) -> None:
         """A resume was acknowledged."""
+        ...
+
+    def nudge(self) -> None:
+        """Somebody changed the log, or may have: look at it."""
+        ...
+
+    def unsure(self, now: float) -> tuple[str, int] | None:
+        """The stream and the gen that it had, if somebody may have moved it unnoticed."""
+        ...
+
+    def hand_over(self) -> bool:
+        """Stop without an end: another replica claims the stream. False where it has to be ended here."""
         ...
 
     def shut_down(self) -> None:
@@ -92,8 +114,11 @@ class Channel:
     """The live end of one log in this process."""
 
     __slots__ = (
+        "_gen",
+        "durable",
         "ended",
         "hold",
+        "owner",
         "reader_peak",
         "readers",
         "reattaches",
@@ -104,6 +129,7 @@ class Channel:
         "session",
         "sid",
         "skip",
+        "stale",
         "tail",
         "waiting",
     )
@@ -112,10 +138,13 @@ class Channel:
         self.sid = sid
         self.ring: deque[Entry] = deque()
         self.ring_bytes = 0
-        self.tail = -1
+        self.tail = self._gen = -1
         self.hold: int | None = None
         self.skip: tuple[int, int] | None = None
+        self.owner = ""  # as far as it is known here; who owns it here is `session`
         self.ended = False
+        self.stale = False  # what was served here is not in the log any more
+        self.durable = True  # else its owner goes on without the journal, and nothing of the log belongs here any more
         self.session: Owner | None = None
         self.readers: set[Follower] = set()
         self.reader_peak = self.reattaches = self.replayed_events = 0
@@ -126,9 +155,10 @@ class Channel:
     def of(cls, page: Page) -> Channel:
         """A channel of a stream that nobody followed here so far; its ring is empty."""
         channel = cls(page.record.sid)
-        channel.tail = page.tail
+        channel.tail, channel._gen = page.tail, page.record.gen
         channel.hold = page.record.pause_seq
         channel.skip = page.record.skip
+        channel.owner = page.record.owner
         channel.ended = page.record.ended is not None
         return channel
 
@@ -136,6 +166,45 @@ class Channel:
     def limit(self) -> int:
         """The servable seq."""
         return self.tail if self.hold is None else self.hold
+
+    @property
+    def gen(self) -> int:
+        """The generation of the last entry that is known here; before the first one, the record's."""
+        return self.ring[-1].gen if self.ring else self._gen
+
+    def offer(self, entry: Entry) -> bool:
+        """Publish an entry if it is the next one; one that is known already is ignored. False if one before it lacks.
+
+        For whoever may come before or after others with what it has: control steps, tail readers.
+        """
+        if entry.seq <= self.tail or not self.durable:
+            return True
+        if entry.first > self.tail + 1:
+            return False
+        self.publish(entry)
+        if self.session is not None and entry.control is not None:
+            self._tell(self.session, entry.control)
+        return True
+
+    @staticmethod
+    def _tell(session: Owner, control: ControlEvent) -> None:
+        """The owner does what somebody's control step says."""
+        match control:
+            case End():
+                session.cancel(control)
+            case Pause():
+                session.paused()
+            case Resume():
+                session.resumed()
+            case _:
+                pass
+
+    def fail(self, error: JournalError) -> None:
+        """Those who read now get `error` once they were served what is known; who comes later may find more."""
+        self.stale = self.stale or isinstance(error, JournalRegressed)
+        if not self.ended:
+            for reader in tuple(self.readers):
+                reader.fail(error)
 
     def publish(self, entry: Entry) -> None:
         """Let acknowledged entries be served; called in log order."""
@@ -162,6 +231,8 @@ class Channel:
                     self.skip = (self.hold, entry.seq)
                 self.hold = None
                 self.ended = True
+            case Claim(owner=owner):
+                self.owner = owner
             case _:
                 pass
 
@@ -182,10 +253,14 @@ class Channel:
 
 
 class Hub:
-    """All channels of this process. A channel lives while its stream is owned here or somebody reads it."""
+    """All channels of this process. A channel lives while its stream is owned here or somebody reads it.
 
-    def __init__(self) -> None:
+    The `fleet` lets those grow that are read here and owned elsewhere.
+    """
+
+    def __init__(self, fleet: Fleet | None = None) -> None:
         self.channels: dict[str, Channel] = {}
+        self.fleet: Fleet = fleet or Alone("")
 
     def find(self, sid: str) -> Channel | None:
         """The channel, if there is one."""
@@ -199,14 +274,34 @@ class Hub:
     def join(self, page: Page) -> Channel:
         """The channel of a stream that somebody here wants to read."""
         channel = self.channels.get(page.record.sid)
-        if channel is None:
+        if channel is None or (channel.stale and channel.session is None):
             channel = self.channels[page.record.sid] = Channel.of(page)
+        if channel.session is None and not channel.ended:
+            self.fleet.follow(channel)  # again, if it could not be followed for a while
         return channel
+
+    def own(self, channel: Channel, session: Owner) -> None:
+        """The stream is owned here from now on; its readers stay where they are."""
+        channel.session = session
+        self.fleet.leave(channel.sid)
+
+    def disown(self, channel: Channel) -> None:
+        """The owner leaves. If somebody reads on and the stream is not over, others let it grow."""
+        channel.session = None
+        self.release(channel)
+        if not channel.ended and self.channels.get(channel.sid) is channel:
+            self.fleet.follow(channel)
+
+    def abandon(self, channel: Channel) -> None:
+        """What this channel served is not in the log: who comes from now on gets another one."""
+        if self.channels.get(channel.sid) is channel:
+            del self.channels[channel.sid]
 
     def release(self, channel: Channel) -> None:
         """Forget a channel that nobody needs any more; called whenever a reader or the owner leaves."""
         if not channel.readers and channel.session is None and self.channels.get(channel.sid) is channel:
             del self.channels[channel.sid]
+            self.fleet.leave(channel.sid)
 
     def sessions(self) -> list[Owner]:
         """Everything that is owned here."""

@@ -4,13 +4,13 @@ This file holds the values and the contract; `journal_memory` is the embedded de
 which one is in use, and one conformance suite (`tests/conformance/journal`) runs on all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
 import msgspec
 
-from gateway.core.errors import AtlasError
+from gateway.core.errors import MAX_MESSAGE, AtlasError, Category, Failure
 from gateway.core.events import ControlEvent, Event, Start, decode, encode
 from gateway.streams.lifecycle import Answer, Record, Step
 
@@ -90,15 +90,27 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class JournalError(AtlasError):
-    """The journal cannot do what was asked."""
+    """The journal cannot do what was asked. `category` is what a client is told whose stream it is."""
+
+    category = Category.JOURNAL
+
+    @property
+    def failure(self) -> Failure:
+        """What a client is told whose log cannot be written or read on."""
+        name, said = type(self).__name__, str(self)
+        return Failure(self.category, f"the stream's log cannot be followed on ({name}: {said})"[:MAX_MESSAGE])
 
 
 class UnknownStream(JournalError):
     """No record: never existed, deleted, or long expired."""
 
+    category = Category.JOURNAL_LOST
+
 
 class ExpiredStream(JournalError):
     """The record is there, its log is not any more."""
+
+    category = Category.JOURNAL_LOST
 
 
 class JournalFull(JournalError):
@@ -107,6 +119,28 @@ class JournalFull(JournalError):
 
 class JournalUnavailable(JournalError):
     """The journal was not reached, or did not answer in time: what was asked has happened, or has not."""
+
+
+class JournalLost(JournalError):
+    """The log of a live stream is gone: expired or evicted."""
+
+    category = Category.JOURNAL_LOST
+
+
+class JournalGap(JournalError):
+    """The log's seqs are not dense: something is missing, and skipping it would be a lie."""
+
+    category = Category.JOURNAL_GAP
+
+
+class JournalRegressed(JournalError):
+    """The log lost what was acknowledged and served."""
+
+    category = Category.JOURNAL_REGRESSED
+
+
+class HandedOver(JournalError):
+    """Another replica owns the stream from now on: who reads it here comes back by cursor."""
 
 
 class Journal(Protocol):
@@ -153,6 +187,10 @@ class Journal(Protocol):
         Raises:
             UnknownStream: no record.
         """
+        ...
+
+    async def moved(self, wanted: Sequence[tuple[str, int]]) -> list[bool]:
+        """For each (sid, gen) whether the record has another gen by now, or is gone; False if nobody can say."""
         ...
 
     async def request(self, sid: str) -> bytes | None:

@@ -5,7 +5,7 @@ readers get 410); a journal full of live ones takes no new stream. Records outli
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,6 +16,7 @@ from gateway.streams.journal import (
     Appended,
     Entry,
     ExpiredStream,
+    JournalError,
     JournalFull,
     Known,
     Page,
@@ -42,7 +43,7 @@ class Bounds:
 class _Log:
     """One stream. `entries` is None once the log was dropped and only the record is left."""
 
-    __slots__ = ("entries", "expires", "facts", "record", "size", "tail")
+    __slots__ = ("closed_by", "entries", "expires", "facts", "record", "request", "size", "tail")
 
     def __init__(self, record: Record, expires: float) -> None:
         self.record = record
@@ -51,10 +52,13 @@ class _Log:
         self.size = 0
         self.expires = expires
         self.facts: dict[str, Any] = {}
+        self.closed_by: str | None = None
+        self.request: bytes | None = None
 
     @property
     def known(self) -> Known:
-        return Known(self.record, self.facts, -1 if self.entries is None else self.tail, self.expires)
+        tail = -1 if self.entries is None else self.tail
+        return Known(self.record, self.facts, tail, self.expires, self.closed_by)
 
 
 class MemoryJournal:
@@ -69,19 +73,27 @@ class MemoryJournal:
         self._open: dict[str, _Log] = {}
         self._ended: OrderedDict[str, _Log] = OrderedDict()
         self._gone: OrderedDict[str, _Log] = OrderedDict()  # the record is left
+        self._deleted: dict[str, _Log] = {}  # known to nobody, but to readers that are still there
         self._keys: OrderedDict[str, tuple[str, str, float]] = OrderedDict()
         self.total_bytes = 0
 
-    async def create(self, record: Record, start: Start) -> Entry:
-        """Make a log with its entry 0."""
+    async def create(self, record: Record, start: Start, request: bytes | None = None) -> Entry:
+        """Make a log with its entry 0; a request counts as its entries do."""
+        if record.sid in self._deleted:
+            msg = f"there was a stream {record.sid} already"
+            raise JournalError(msg)
         entry = Entry.of_control(record.gen, 0, start)
-        if not self._make_room(len(entry.data) + ENTRY_OVERHEAD) or not self._make_record_room():
+        extra = len(request or b"")
+        if not self._make_room(len(entry.data) + ENTRY_OVERHEAD + extra) or not self._make_record_room():
             msg = "the journal is full of live streams"
             raise JournalFull(msg)
         log = _Log(record, self._clock.now() + self._bounds.ttl_live_s)
         self._logs[record.sid] = self._open[record.sid] = log
         self._tenants.setdefault(record.tenant, OrderedDict())[record.sid] = log
         self._store(log, entry)
+        log.request = request
+        log.size += extra
+        self.total_bytes += extra
         return entry
 
     def append(self, sid: str, entry: Entry, settled: Callable[[Appended], None]) -> None:
@@ -118,11 +130,13 @@ class MemoryJournal:
             if has_ended:
                 self._ended[sid] = log
                 self._open.pop(sid, None)
+                self._forget_request(log)
         return answer, entries
 
     async def read(self, sid: str, after: int, max_bytes: int) -> Page:
         """Record, tail, and entries behind `after`."""
-        log = self._live(sid)
+        deleted = self._deleted.get(sid)
+        log = self._live(sid) if deleted is None or deleted.expires <= self._clock.now() else deleted
         entries = log.entries or []
         index = _index_after(entries, after)
         page: list[Entry] = []
@@ -137,15 +151,33 @@ class MemoryJournal:
         """Record and facts."""
         return self._log(sid).known
 
-    async def annotate(self, sid: str, facts: dict[str, Any]) -> None:
+    async def moved(self, wanted: Sequence[tuple[str, int]]) -> list[bool]:
+        """Whose record has another gen by now, or is gone."""
+        records = [(self._logs.get(sid), gen) for sid, gen in wanted]
+        return [log is None or log.record.gen != gen for log, gen in records]
+
+    async def request(self, sid: str) -> bytes | None:
+        """What is kept for a recovery."""
+        log = self._logs.get(sid)
+        return None if log is None else log.request
+
+    async def annotate(self, sid: str, facts: dict[str, Any], *, closed_by: str | None = None) -> None:
         """Keep what a status object shows."""
         if (log := self._logs.get(sid)) is not None:
             log.facts = facts
+            log.closed_by = closed_by or log.closed_by
 
-    async def delete(self, sid: str) -> None:
-        """Forget a stream."""
-        if (log := self._logs.get(sid)) is not None:
+    async def delete(self, sid: str, *, after_s: float = 0.0) -> None:
+        """Forget a stream; its log stays a little for its readers."""
+        if (log := self._logs.get(sid)) is None:
+            return
+        if after_s <= 0 or log.entries is None:
             self._forget(log)
+            return
+        self._unlist(log)
+        self._forget_request(log)
+        log.expires = self._clock.now() + after_s
+        self._deleted[sid] = log
 
     async def listing(self, tenant: str, *, after: str | None, limit: int, state: str | None) -> list[Known]:
         """The tenant's streams, newest first."""
@@ -189,6 +221,8 @@ class MemoryJournal:
             self._drop(log)
         while self._gone and (log := next(iter(self._gone.values()))).expires <= now:
             self._forget(log)
+        for log in [log for log in self._deleted.values() if log.expires <= now]:
+            self._free(log)
         for key, (_, _, expires) in list(self._keys.items()):
             if expires > now:
                 break  # bound in order of time
@@ -203,31 +237,51 @@ class MemoryJournal:
         log.size += size
         self.total_bytes += size
 
+    def _forget_request(self, log: _Log) -> None:
+        size = len(log.request or b"")
+        log.request = None
+        log.size -= size
+        self.total_bytes -= size
+
     def _drop(self, log: _Log) -> None:
         """Give the log's memory back; the record stays for its own time."""
         sid = log.record.sid
         self._open.pop(sid, None)
         self._ended.pop(sid, None)
         self._gone[sid] = log
+        self._free(log)
+        log.expires = self._clock.now() + self._bounds.ttl_record_s
+
+    def _free(self, log: _Log) -> None:
+        """No entry and no request is left."""
+        self._deleted.pop(log.record.sid, None)
         self.total_bytes -= log.size
         log.size = 0
-        log.entries = None
-        log.expires = self._clock.now() + self._bounds.ttl_record_s
+        log.entries = log.request = None
 
     def _forget(self, log: _Log) -> None:
         """Nothing is left of a stream."""
+        self._unlist(log)
+        self._free(log)
+
+    def _unlist(self, log: _Log) -> None:
+        """Nobody finds it any more."""
         sid, tenant = log.record.sid, log.record.tenant
-        self._drop(log)
-        del self._gone[sid], self._logs[sid], self._tenants[tenant][sid]
+        for index in (self._open, self._ended, self._gone):
+            index.pop(sid, None)
+        del self._logs[sid], self._tenants[tenant][sid]
         if not self._tenants[tenant]:
             del self._tenants[tenant]
 
     def _make_room(self, size: int) -> bool:
-        """Evict the oldest terminal logs until `size` more bytes fit."""
+        """Evict deleted logs, then the oldest terminal ones, until `size` more bytes fit."""
         while self.total_bytes + size > self._bounds.max_total_bytes:
-            if not self._ended:
+            if self._deleted:
+                self._free(next(iter(self._deleted.values())))
+            elif self._ended:
+                self._drop(next(iter(self._ended.values())))
+            else:
                 return False
-            self._drop(next(iter(self._ended.values())))
         return True
 
     def _make_record_room(self) -> bool:

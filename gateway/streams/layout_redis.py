@@ -4,6 +4,11 @@
     atlas:{sid}:j   stream  the log: `<gen>-<seq>` with one field, `d` (the owner's events) or `c` (one control event)
     atlas:{sid}:u   hash    facts
     atlas:{sid}:r   string  the request, where recovery is on
+    atlas:{sid}:m:deleted, :j:deleted   record and log of a deleted stream, for readers that are still there
+
+    atlas:own:{rid}     set     streams that a replica owns, or was about to
+    atlas:rep:{rid}     string  its heartbeat           atlas:reps      zset    replicas, with their deadlines
+    atlas:wake:{rid}    sharded channel, hints for it
 
 The braces are a hash tag: a stream is one slot of a cluster. An entry's count is not stored beside its events: it is
 the head of their MessagePack array.
@@ -31,15 +36,49 @@ _operations = msgspec.msgpack.Decoder(list[tuple[str, int, Outcome, State, int, 
 _facts = msgspec.msgpack.Decoder(dict[str, Any])
 
 
+REPLICAS = "atlas:reps"
+"""The index of replicas, each with the deadline of its lease."""
+
+
 def keys_of(sid: str) -> list[str]:
-    """Record, log, facts and request of a stream."""
+    """Record, log, facts and request of a stream; record and log of what was deleted."""
     tag = "atlas:{" + sid + "}:"
-    return [tag + "m", tag + "j", tag + "u", tag + "r"]
+    return [tag + "m", tag + "j", tag + "u", tag + "r", tag + "m:deleted", tag + "j:deleted"]
+
+
+def key_of_owned(rid: str) -> str:
+    """The set of a replica's streams: a hint where to look, never the truth."""
+    return "atlas:own:{" + rid + "}"
+
+
+def key_of_replica(rid: str) -> str:
+    """A replica's heartbeat."""
+    return "atlas:rep:{" + rid + "}"
+
+
+def channel_of(rid: str) -> str:
+    """Where a replica listens for hints."""
+    return "atlas:wake:{" + rid + "}"
 
 
 def key_of_log(sid: str) -> str:
     """The log alone."""
     return "atlas:{" + sid + "}:j"
+
+
+def key_of_deleted_log(sid: str) -> str:
+    """What readers of a deleted stream may read for a while."""
+    return "atlas:{" + sid + "}:j:deleted"
+
+
+def key_of_record(sid: str) -> str:
+    """The record alone."""
+    return "atlas:{" + sid + "}:m"
+
+
+def key_of_request(sid: str) -> str:
+    """The request alone."""
+    return "atlas:{" + sid + "}:r"
 
 
 def key_of_tenant(tenant: str) -> str:

@@ -11,14 +11,14 @@ import re
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.core.errors import RequestError, StreamRefused
-from gateway.streams.journal import JournalError
+from gateway.streams.journal import JournalGap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.core.events import Event
     from gateway.streams.hub import Channel, Hub
-    from gateway.streams.journal import Entry, Journal, Page
+    from gateway.streams.journal import Entry, Journal, JournalError, Page
 
 PAGE_BYTES = 65_536
 _CURSOR = re.compile(r"(?:([0-9]{1,18})-)?([0-9]{1,10})")
@@ -29,10 +29,6 @@ Served: TypeAlias = "tuple[Entry, int, list[Event]]"
 
 Push: TypeAlias = "Callable[[Entry, bool], bool]"
 """Takes an entry that may be served now, and whether other readers get it too; False: the reader's task must go on."""
-
-
-class JournalGap(JournalError):
-    """The log's seqs are not dense: something is missing, and skipping it would be a lie."""
 
 
 class Reader:
@@ -82,13 +78,19 @@ class Reader:
         return self.position < self._channel.limit
 
     def take(self) -> list[Served]:
-        """What can be served now out of the ring, in order; empty when there is nothing, or not in the ring."""
+        """What can be served now out of the ring, in order; empty when there is nothing, or not in the ring.
+
+        Raises:
+            JournalError: `fail` was called, and nothing is left that can be served.
+        """
         channel = self._channel
         if channel.skip is not None:
             self._skip()
         limit = channel.tail if channel.hold is None else channel.hold
         position = self.position
         if position >= limit:
+            if self._error is not None:
+                raise self._error
             return []
         ring = channel.ring
         newest = ring[-1] if ring else None
@@ -157,7 +159,12 @@ class Reader:
         With `push`, plain entries are given to it from where they are published, one after the other; the wait goes on
         as long as it returns True. What it raises is raised here: neither the owner nor another reader has to do with
         it.
+
+        Raises:
+            JournalError: the log cannot be followed any more.
         """
+        if self._error is not None:
+            raise self._error
         self._future, self._push = self._loop.create_future(), push
         self._channel.waiting.append(self)
         try:
@@ -185,6 +192,12 @@ class Reader:
         """Look again."""
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
+
+    def fail(self, error: JournalError) -> None:
+        """The log cannot be followed any more: once all that is known was served, `error` is raised."""
+        if self._error is None:
+            self._error = error
+        self.wake()
 
     def detach(self) -> None:
         """Stop following; safe to call twice."""

@@ -10,6 +10,8 @@ Oddities, on purpose:
 4. A repeated operation id is answered with what it did. If it is the very same call whose reply was lost (same nonce),
    the entries come along once more, because its caller has not seen them.
 5. Control goes through where Redis is out of memory (allow-oom), appends and new streams do not.
+6. A deleted stream's record and log are renamed, so that nothing but `read` finds them; the record stays a little
+   longer than any call lasts, so that a late copy of its `create` does not bring it back.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ NOW = "local t = redis.call('TIME'); return t[1] * 1000 + math.floor(t[2] / 1000
 """Milliseconds since the Unix epoch; tests put another text in its place."""
 
 _PRELUDE = """#!lua flags=allow-oom
-local m, j, u = KEYS[1], KEYS[2], KEYS[3]
+local m, j, u, request = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local function now() $NOW end
 local function record() return redis.call('HMGET', m, $FIELDS) end
 local function whole(number) return string.format('%.0f', number) end
@@ -37,17 +39,20 @@ local function tail_of_log()
 end
 local function live(log_ms, record_ms)
   redis.call('PEXPIRE', j, log_ms)
+  redis.call('PEXPIRE', request, log_ms)
   redis.call('PEXPIRE', m, log_ms + record_ms)
   redis.call('PEXPIRE', u, log_ms + record_ms)
 end
 """
 
-# owner, gen, payload, ttl_live, ttl_record, field, value ... -> created | again | taken
+# owner, gen, payload, ttl_live, ttl_record, request, field, value ... -> created | again | taken
 _CREATE = """
 local known = redis.call('HMGET', m, 'owner', 'gen')
 if known[1] then return (known[1] == ARGV[1] and redis.call('EXISTS', j) == 1) and 'again' or 'taken' end
+if redis.call('EXISTS', KEYS[5]) == 1 then return 'taken' end
 redis.call('XADD', j, ARGV[2] .. '-0', 'c', ARGV[3])
-redis.call('HSET', m, 'owner', ARGV[1], 'gen', ARGV[2], 'gens', cmsgpack.pack({0, tonumber(ARGV[2])}), unpack(ARGV, 6))
+redis.call('HSET', m, 'owner', ARGV[1], 'gen', ARGV[2], 'gens', cmsgpack.pack({0, tonumber(ARGV[2])}), unpack(ARGV, 7))
+if ARGV[6] ~= '' then redis.call('SET', request, ARGV[6], 'PX', ARGV[4]) end
 live(ARGV[4], ARGV[5])
 return 'created'
 """
@@ -145,6 +150,7 @@ operations[#operations + 1] = {op_id, at, outcome, state, gen, seq, nonce, #entr
 while #operations > $KEPT do table.remove(operations, 1) end
 redis.call('HSET', m, 'operations', cmsgpack.pack(operations), unpack(set))
 if #unset > 0 then redis.call('HDEL', m, unpack(unset)) end
+if TERMINAL[state] then redis.call('DEL', request) end
 if #entries > 0 then live(TERMINAL[state] and ARGV[11] or ARGV[10], ARGV[12]) end
 return {outcome, state, gen, seq, entries}
 """
@@ -152,7 +158,11 @@ return {outcome, state, gen, seq, entries}
 # after, max_bytes -> [record, tail, entries] | [unknown] | [expired]
 _READ = """
 local fields = record()
-if not fields[1] then return {'unknown'} end
+if not fields[1] then
+  m, j = KEYS[5], KEYS[6]
+  fields = record()
+  if not fields[1] or redis.call('EXISTS', j) == 0 then return {'unknown'} end
+end
 local tail = tail_of_log()
 if not tail then return {'expired'} end
 local first, most = tonumber(ARGV[1]) + 1, tonumber(ARGV[2])
@@ -174,28 +184,42 @@ end
 return {fields, tail, page}
 """
 
-# -> [record, tail, expires in ms, facts] | [unknown]
+# -> [record, tail, expires in ms, facts, closed_by] | [unknown]
 _KNOWN = """
 local fields = record()
 if not fields[1] then return {'unknown'} end
 local tail = tail_of_log()
-return {fields, tail or -1, now() + redis.call('PTTL', tail and j or m), redis.call('HGET', u, 'facts') or ''}
+local facts, closed_by = redis.call('HGET', u, 'facts') or '', redis.call('HGET', m, 'closed_by')
+return {fields, tail or -1, now() + redis.call('PTTL', tail and j or m), facts, closed_by}
 """
 
-# facts -> whether there is such a stream
+# facts, writer, its number for them, closed_by or nothing -> the stream's owner | nil
 _ANNOTATE = """
 local left = redis.call('PTTL', m)
-if left <= 0 then return 0 end
-redis.call('HSET', u, 'facts', ARGV[1])
-redis.call('PEXPIRE', u, left)
-return 1
+if left <= 0 then return false end
+local before = redis.call('HMGET', u, 'writer', 'number')
+if before[1] ~= ARGV[2] or tonumber(before[2]) < tonumber(ARGV[3]) then
+  redis.call('HSET', u, 'facts', ARGV[1], 'writer', ARGV[2], 'number', ARGV[3])
+  redis.call('PEXPIRE', u, left)
+  if ARGV[4] ~= '' then redis.call('HSET', m, 'closed_by', ARGV[4]) end
+end
+return redis.call('HGET', m, 'owner')
 """
 
-# -> what is known of the stream that is no more
+# how long readers may read on, how long the id is not given out again -> what is known of the stream that is no more
 _DELETE = """
+local after_ms, late_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
 local about = redis.call('HGET', m, 'about')
-redis.call('DEL', m, j, u, KEYS[4])
-return about
+if about then
+  redis.call('RENAME', m, KEYS[5])
+  redis.call('PEXPIRE', KEYS[5], math.max(after_ms, late_ms))
+  if after_ms > 0 and redis.call('EXISTS', j) == 1 then
+    redis.call('RENAME', j, KEYS[6])
+    redis.call('PEXPIRE', KEYS[6], after_ms)
+  end
+end
+redis.call('DEL', j, u, request)
+return about or redis.call('HGET', KEYS[5], 'about')
 """
 
 # ttl_live, ttl_record: the owner is alive
@@ -203,6 +227,13 @@ _TOUCH = """
 local TERMINAL = $TERMINAL
 local state = redis.call('HGET', m, 'state')
 if state and not TERMINAL[state] then live(ARGV[1], ARGV[2]) end
+return 0
+"""
+
+# KEYS: a replica's set. sid, how long it is needed
+_OWN = """
+redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 0
 """
 
@@ -251,7 +282,10 @@ class Scripts:
         self.delete = script(_DELETE)
         self.touch = script(_TOUCH)
         self.mark = script(_MARK)
+        self.own = script(_OWN)
 
     def all(self) -> list[Script]:
         """What is loaded with every connection."""
-        return [self.create, self.step, self.read, self.known, self.annotate, self.delete, self.touch, self.mark]
+        return [
+            self.create, self.step, self.read, self.known, self.annotate, self.delete, self.touch, self.mark, self.own
+        ]  # fmt: skip

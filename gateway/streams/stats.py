@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.core.events import Extra, Finish, Leg, Reasoning, Refusal, State, Text, ToolCall, UsageReport
+from gateway.core.events import RESTART, Extra, Finish, Leg, Reasoning, Refusal, State, Text, ToolCall, UsageReport
 from gateway.core.tokens import Counted, utf8_length
 from gateway.core.usage import Usage
 from gateway.streams.status import REPLACED, leg_object, usage_object
-from gateway.streams.tally import NO_ACCOUNT, Account, Tally, total_cost_usd, total_usage
+from gateway.streams.tally import NO_ACCOUNT, Account, Ledger, Tally, total_cost_usd, total_usage
 
 if TYPE_CHECKING:
     from gateway.core.events import End
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 STALL_S = 2.0
 """A gap between two reads of the upstream that counts as a stall, seconds."""
+
+_FROM_THE_START = frozenset({RESTART, "replay"})
+"""Strategies of legs that say all of the answer."""
 
 # 0.1 ms to about 5 minutes.
 BOUNDS_S: tuple[float, ...] = tuple(0.0001 * 1.25**step for step in range(68))
@@ -50,6 +53,7 @@ class Stats:
         "first_content",
         "gap_max",
         "last_batch",
+        "ledger",
         "leg",
         "leg_content",
         "leg_finished",
@@ -66,6 +70,7 @@ class Stats:
 
     def __init__(self, created: float) -> None:
         self.account: Account = NO_ACCOUNT
+        self.ledger: Ledger | None = None
         self.created = self.last_batch = created
         self.opened: float | None = None
         self.first_content: float | None = None
@@ -132,14 +137,16 @@ class Stats:
             case ToolCall(arguments=arguments, name=name):
                 self.calls += name is not None
                 self._count(arguments if name is None else name + arguments)
-            case UsageReport(usage=usage):
-                self.usage, self.reported_at = usage, self.content_events
+            case UsageReport(usage=usage, billed=billed):
+                self.usage, self.reported_at = billed or usage, self.content_events
             case Finish():
                 self.finishes.append(event)
                 self.leg_finished = True
             case Leg():
                 if self.leg is not None:
                     self.earlier = (*self.earlier, self._tally())
+                if event.strategy == RESTART:
+                    self.finishes.clear()
                 self._begin(event, self.created if self.leg is None else self.last_batch)
             case _:
                 pass
@@ -234,7 +241,22 @@ class Stats:
 
     def effective_usage(self) -> Usage:
         """The sum over all legs: the providers' own usage, or estimates where they did not say."""
+        if self.ledger is not None:
+            return self.ledger.usage
         return total_usage(self.tallies())
+
+    def shown_usage(self) -> Usage:
+        """What a client is told of an answer whose provider said nothing: the answer once, not every leg's bill."""
+        if self.ledger is not None:
+            return self.ledger.usage
+        shown, *later = (tally.usage for tally in self.tallies())
+        for leg, usage in zip(self.legs[1:], later, strict=False):
+            if leg.strategy in _FROM_THE_START:
+                shown = usage
+            else:
+                output = shown.output_tokens + usage.output_tokens
+                shown = msgspec.structs.replace(shown, output_tokens=output, estimated=True)
+        return shown
 
     def facts(self, now: float, attempts: list[str], end: End | None = None) -> dict[str, Any]:
         """The part of a status object that only the owner knows."""
@@ -244,6 +266,7 @@ class Stats:
         metrics = self._metrics(now, usage)
         if end is not None and end.state is State.CANCELLED:
             metrics["wasted_tokens"] = self.held_tokens()
+        ledger = {} if self.ledger is None else self.ledger.facts()
         return {
             "attempts": list(attempts),
             "legs": [
@@ -254,6 +277,7 @@ class Stats:
             "cost_usd": total_cost_usd(costs),
             "held_tokens": self.held_tokens(),
             "metrics": metrics,
+            **ledger,
         }
 
     def _metrics(self, now: float, usage: Usage) -> dict[str, Any]:

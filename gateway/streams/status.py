@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from gateway.streams.journal import Known
     from gateway.streams.tally import Tally
 
-_NO_FACTS: dict[str, Any] = {"attempts": [], "legs": [], "usage": None, "cost_usd": None, "metrics": {}}
+_NO_FACTS: dict[str, Any] = {
+    "attempts": [], "selection": None, "legs": [], "usage": None, "cost_usd": None, "metrics": {},
+}  # fmt: skip
 
 REPLACED = "replaced"
 """How a leg ended that another one continued."""
 
 
-def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | None) -> dict[str, Any]:
+def status_object(
+    known: Known, *, facts: dict[str, Any], channel: Channel | None, recovering: bool = False
+) -> dict[str, Any]:
     """What `GET /v1/streams/{id}` answers; times are Unix seconds, durations milliseconds."""
     record = known.record
     has_ended = record.state in TERMINAL  # facts may tell of an end that is kept
@@ -35,7 +39,7 @@ def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | Non
         "id": show_sid(record.sid),
         "object": "stream",
         "state": str(record.state),
-        "recovering": False,
+        "recovering": recovering,
         "reason": facts.get("reason") if has_ended else None,
         "gen": record.gen,
         "seq": record.servable(known.tail),
@@ -45,12 +49,14 @@ def status_object(known: Known, *, facts: dict[str, Any], channel: Channel | Non
         "expires_at": int(known.expires),
         "paused_since": record.paused_since,
         "readers": 0 if channel is None else len(channel.readers),
-        "resumable": known.tail >= 0,
+        "resumable": known.tail >= 0 and (channel is None or channel.durable),
         "attempts": facts["attempts"],
+        "selection": facts["selection"],
         "legs": facts["legs"],
         "usage": facts["usage"],
         "cost_usd": facts["cost_usd"],
         "metrics": metrics,
+        **({"run": facts["run"]} if "run" in facts else {}),
         **({"error": facts["error"]} if facts.get("error") and has_ended else {}),
     }
 

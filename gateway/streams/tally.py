@@ -6,7 +6,7 @@ is more; the estimate alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -32,6 +32,19 @@ class Account(Protocol):
 
     def cost_usd(self, leg: Leg | None, usage: Usage, /) -> float | None:
         """The price of a leg; None where it is unknown."""
+        ...
+
+
+class Ledger(Protocol):
+    """Who knows what a stream without legs took: an agent's run, which settles its calls by itself."""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of everything that was asked so far."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What a status object shows: `cost_usd`, and the run itself as `run`."""
         ...
 
 

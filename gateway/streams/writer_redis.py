@@ -9,6 +9,8 @@ The rules that keep logs whole (streams.md section 2; each has a test that fails
    entry that was sent twice is refused, the log itself says whether it was the first copy that came in.
 4. After a reconnect the log's tail is looked at before the stream's next append. What a failover lost is appended
    again under its old ids, if all of it is at hand and none of it is control; else the outcome is REGRESSED.
+
+In a cluster each node has a writer, and what a node does not take goes to another one: `writers_redis`.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ class _Append:
 class Writer:
     """Appends of one Redis node. `touch(sid)` is the command that renews a live stream's time to live.
 
-    `on_batch(events, seconds)` is told of each pipeline: its size, and how long its first entry took.
+    `on_grown(sids)` is told, behind each pipeline, whose logs it made longer.
     """
 
     def __init__(
@@ -109,9 +111,10 @@ class Writer:
         clock: Clock,
         touch: Callable[[str], bytes],
         batching: Batching | None = None,
-        on_batch: Callable[[int, float], None] = lambda _events, _seconds: None,
+        on_grown: Callable[[list[str]], None] = lambda _sids: None,
     ) -> None:
-        self._link, self._touch, self._on_batch = link, touch, on_batch
+        self._link, self._touch, self._on_grown = link, touch, on_grown
+        self._grown: list[str] = []
         self._batching = batching or Batching()
         self._monotonic = clock.monotonic
         self._streams: dict[str, _Stream] = {}
@@ -120,13 +123,13 @@ class Writer:
         self._wake = asyncio.Event()
         self._wire: Wire | None = None
         self._epoch = 0
+        self._is_retired = False
 
     def append(self, sid: str, entry: Entry, settled: Callable[[Appended], None]) -> None:
         """Append as soon as may be; `settled` is called once, later."""
         stream = self._streams.get(sid)
         if stream is None:
-            # Epoch 0 is nobody's: after a reconnect the tail of a log that was not written here before is looked at.
-            stream = self._streams[sid] = _Stream(sid, 1 if self._epoch <= 1 else 0)
+            stream = self._streams[sid] = _Stream(sid, self._epoch_at_first())
         self._queue.append(_Append(sid, stream, entry, settled, self._monotonic()))
         self._wake.set()
 
@@ -136,22 +139,45 @@ class Writer:
 
     def sweep(self, quiet_s: float) -> None:
         """Forget streams that were not written for so long."""
-        oldest = self._monotonic() - quiet_s
-        busy = {append.sid for append in (*self._queue, *self._flight)}
+        oldest, busy = self._monotonic() - quiet_s, self.busy()
         for sid in [sid for sid, stream in self._streams.items() if stream.touched < oldest and sid not in busy]:
             del self._streams[sid]
+
+    def busy(self) -> set[str]:
+        """Streams with an append that is not settled."""
+        return {append.sid for append in (*self._queue, *self._flight)}
+
+    # What is other in a cluster.
+
+    def _epoch_at_first(self) -> int:
+        """Epoch 0 is nobody's: after a reconnect the tail of a log that was not written here before is looked at."""
+        return 1 if self._epoch <= 1 else 0
+
+    def _next_epoch(self) -> int:
+        return self._epoch + 1
+
+    def _moved(self, why: str) -> None:
+        """There is another master now."""
+        raise LinkDown(why)
+
+    def _lost(self) -> None:
+        """The server did not answer: all is sent again."""
 
     async def run(self) -> None:
         """Send and settle, until cancelled; what is on its way then is never settled."""
         try:
-            while True:
+            while self._flight or self._queue or not self._is_retired:
                 if not self._flight:
                     await self._wake.wait()
                 self._fill()
+                if not self._flight:
+                    continue
                 try:
                     await self._deliver(self._wire or await self._connect())
                 except (LinkDown, TimeoutError):
+                    self._link.observer.on_error("append")
                     self._drop()
+                    self._lost()
                 self._give_up()
                 if self._flight and self._wire is not None:
                     await asyncio.sleep(_RETRY_S)
@@ -161,7 +187,7 @@ class Writer:
     async def _connect(self) -> Wire:
         async with asyncio.timeout(self._left(self._link.timing.connect_s)):
             self._wire = wire = await self._link.connect()
-        self._epoch += 1
+        self._epoch = self._next_epoch()
         return wire
 
     def _left(self, most_s: float) -> float:
@@ -192,6 +218,7 @@ class Writer:
             TimeoutError: likewise, no answer in time.
         """
         begun, events = self._flight[0].begun, sum([append.entry.count for append in self._flight])
+        now = self._monotonic()
         try:
             async with asyncio.timeout(self._left(self._link.timing.reply_s)):
                 if any(append.stream.epoch != self._epoch for append in self._flight):
@@ -202,7 +229,12 @@ class Writer:
                     await self._look_for_twins(wire, refused)
         finally:
             self._flight = [append for append in self._flight if append.settled is not None]
-        self._on_batch(events, self._monotonic() - begun)
+            if self._grown:
+                grown, self._grown = self._grown, []
+                self._on_grown(grown)
+        done = self._monotonic()
+        self._link.observer.on_latency("append", done - now)
+        self._link.observer.on_batch(events, done - begun)
 
     async def _send(self, wire: Wire) -> list[_Append]:
         """Send all in slices; returns those that were refused and may have come in before."""
@@ -213,26 +245,37 @@ class Writer:
                 append.sent += 1
             wire.write(b"".join([append.stream.append_of(append.entry) for append in part]))
         refused: list[_Append] = []
-        elsewhere: str | None = None
+        errors: list[ErrorReply] = []
         for number, part in enumerate(slices):
             if number:
                 await asyncio.sleep(0)  # readers are served between slices
             for append, reply in zip(part, await wire.replies(len(part)), strict=True):
                 if type(reply) is bytes:
-                    append.stream.keep(append.entry, self._batching.ring_bytes)
-                    self._settle(append, Appended.ACKED)
+                    self._acknowledge(append)
                 elif reply is None:
                     self._streams.pop(append.sid, None)
                     self._settle(append, Appended.MISSING)
-                elif FENCE in reply.text and append.sent > 1:
+                elif FENCE not in reply.text:
+                    errors.append(reply)
+                elif append.sent > 1:
                     refused.append(append)
-                elif FENCE in reply.text:
+                else:
                     self._settle(append, Appended.FENCED)
-                elif reply.code in ELSEWHERE:
-                    elsewhere = reply.text
-        if elsewhere is not None:
-            raise LinkDown(elsewhere)
+        self._look_at_errors(errors)
         return refused
+
+    def _look_at_errors(self, errors: list[ErrorReply]) -> None:
+        """What was answered with them is sent again, unless it belongs to another server."""
+        if errors:
+            self._link.observer.on_error("append")
+        elsewhere = [error.text for error in errors if error.code in ELSEWHERE]
+        if elsewhere:
+            self._moved(elsewhere[0])
+
+    def _acknowledge(self, append: _Append) -> None:
+        append.stream.keep(append.entry, self._batching.ring_bytes)
+        self._grown.append(append.sid)
+        self._settle(append, Appended.ACKED)
 
     @staticmethod
     def _settle(append: _Append, outcome: Appended) -> None:
@@ -252,8 +295,7 @@ class Writer:
             if isinstance(found, ErrorReply):
                 continue  # asked again with the next pipeline
             if found and found[0][1] == [b"d", append.entry.data]:
-                append.stream.keep(append.entry, self._batching.ring_bytes)
-                self._settle(append, Appended.ACKED)
+                self._acknowledge(append)
             else:
                 self._settle(append, Appended.FENCED)
 
@@ -288,7 +330,11 @@ class Writer:
         if not lost:
             return False
         wire.write(b"".join([append.stream.append_of(entry) for entry in lost]))
-        return all(type(reply) is bytes for reply in await wire.replies(len(lost)))
+        replies = await wire.replies(len(lost))
+        for reply in replies:
+            if isinstance(reply, ErrorReply) and FENCE not in reply.text:
+                raise LinkDown(reply.text)  # which says nothing of the log
+        return all(type(reply) is bytes for reply in replies)
 
     def _give_up(self) -> None:
         """Say of what was repeated for too long that nobody knows."""

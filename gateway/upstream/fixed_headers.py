@@ -24,5 +24,12 @@ class FixedHeaders(Transport):
 
     def post(self, url: Url, headers: Headers, content: bytes) -> AbstractAsyncContextManager[Answer]:
         """Send one request; see `Transport.post`."""
+        return super().post(url, self._with_fixed(headers), content)
+
+    def get(self, url: Url, headers: Headers) -> AbstractAsyncContextManager[Answer]:
+        """As `post`, for a GET."""
+        return super().get(url, self._with_fixed(headers))
+
+    def _with_fixed(self, headers: Headers) -> Headers:
         own = [(name, value) for name, value in headers if name not in self._fixed]
-        return super().post(url, [*own, *self._fixed.items()], content)
+        return [*own, *self._fixed.items()]

@@ -13,10 +13,11 @@ Oddities, on purpose:
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio.connection import (
@@ -80,6 +81,22 @@ class Timing:
     patience_s: float = 1.0
     pause_s: float = 0.02
     pause_max_s: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observer:
+    """Who is told what happens on a link, once a pipeline at most; what it does must be quick and not raise.
+
+    `on_state` is told 0.0 when Redis goes and 1.0 when it comes back. `on_latency` is told the kind of lane (append,
+    control, read, tail) and the seconds from a pipeline's first byte to its last reply, `on_error` the kind of lane
+    whose pipeline was not answered, or was answered with an error. `on_batch` is told how many events went out in a
+    pipeline of appends, and for how many seconds its first entry had been waiting in all.
+    """
+
+    on_state: Callable[[float], None] = lambda _up: None
+    on_latency: Callable[[str, float], None] = lambda _kind, _seconds: None
+    on_error: Callable[[str], None] = lambda _kind: None
+    on_batch: Callable[[int, float], None] = lambda _events, _seconds: None
 
 
 @dataclass(frozen=True)
@@ -180,7 +197,7 @@ Wire = _Exchange
 class Link:
     """One Redis: opens connections to it, and knows whether it is there.
 
-    `on_state` is told 0.0 when it goes and 1.0 when it comes back. `shown` is its address without user or password.
+    `shown` is its address without user or password.
 
     Raises:
         ValueError: the URL is none, or has an option that does not exist.
@@ -193,7 +210,7 @@ class Link:
         *,
         timing: Timing | None = None,
         scripts: Iterable[Script] = (),
-        on_state: Callable[[float], None] = lambda _up: None,
+        observer: Observer | None = None,
     ) -> None:
         self._address = Address.of(url)
         options = parse_url(self._address.url)
@@ -204,9 +221,11 @@ class Link:
                          f"{self._options.get('port', 6379)}")  # fmt: skip
         self.timing = timing or Timing()
         self.scripts = list(scripts)
-        self._clock, self._on_state = clock, on_state
+        self.observer = observer or Observer()
+        self.clock = clock
         self._down_since: float | None = None
-        self._failures = 0
+        self._failures = self._seed = 0
+        self.is_of_cluster = self.is_cluster
         self._next_try = 0.0
         self._new(self._class, self._options)  # an unknown option is found now, not with the first request
 
@@ -219,7 +238,10 @@ class Link:
         return wire
 
     async def _node(self) -> Wire:
-        """A wire to where the master is, not open yet."""
+        """A wire to where the master is, or to some node of a cluster, not open yet."""
+        if self._address.seeds:
+            host, port = self.seed
+            return self._new(self._class, {**self._options, "host": host, "port": port})
         if not self._address.sentinels:
             return self._new(self._class, self._options)
         share_s = self.timing.connect_s / (len(self._address.sentinels) + 1)  # one that is silent costs its share
@@ -245,9 +267,43 @@ class Link:
         return {"host": found[0].decode(), "port": int(found[1])}
 
     @property
+    def is_cluster(self) -> bool:
+        """Whether this is a cluster, of which this link reaches some node."""
+        return bool(self._address.seeds)
+
+    @property
+    def seeds(self) -> int:
+        """How many nodes of a cluster the URL names."""
+        return len(self._address.seeds)
+
+    @property
+    def seed(self) -> tuple[str, int]:
+        """The node of a cluster that this link reaches, or tries next."""
+        return self._address.seeds[self._seed % len(self._address.seeds)]
+
+    def at(self, host: str, port: int, on_state: Callable[[float], None]) -> Link:
+        """A link of its own to one node of a cluster, with everything else as it is here."""
+        link = copy.copy(self)
+        link._become(host, port)  # noqa: SLF001  its own kind
+        link.observer = replace(self.observer, on_state=on_state)
+        return link
+
+    def _become(self, host: str, port: int) -> None:
+        """Another server behind the same URL, of which nothing is known yet."""
+        self._address = Address(self._address.url)
+        self._options = {**self._options, "host": host, "port": port}
+        self.shown = f"{host}:{port}"
+        self._down_since, self._failures, self._next_try = None, 0, 0.0
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the last attempt to connect failed."""
+        return self._down_since is not None
+
+    @property
     def down_s(self) -> float:
         """How long Redis has been away; 0 while it is there."""
-        return 0.0 if self._down_since is None else self._clock.monotonic() - self._down_since
+        return 0.0 if self._down_since is None else self.clock.monotonic() - self._down_since
 
     @property
     def is_given_up(self) -> bool:
@@ -262,7 +318,7 @@ class Link:
         Raises:
             LinkDown: not reached, or it refused us.
         """
-        await asyncio.sleep(max(self._next_try - self._clock.monotonic(), 0.0))
+        await asyncio.sleep(max(self._next_try - self.clock.monotonic(), 0.0))
         try:
             async with asyncio.timeout(self.timing.connect_s):
                 wire = await self._open(plain=plain)
@@ -286,13 +342,14 @@ class Link:
 
     def _lost(self, why: str) -> None:
         """No connection could be made; said once in an outage. One that merely broke is no outage yet."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if self._down_since is None:
             self._down_since = now
             log.warning("Redis is away: %s", why, extra={"redis": self.shown})
-            self._on_state(0.0)
+            self.observer.on_state(0.0)
         pause_s = self.timing.pause_s * 2 ** min(self._failures, 16)
         self._failures += 1
+        self._seed += 1
         self._next_try = now + min(pause_s, self.timing.pause_max_s)
 
     def _found(self) -> None:
@@ -300,4 +357,4 @@ class Link:
         if self._down_since is not None:
             log.warning("Redis is back after %.1f s", self.down_s, extra={"redis": self.shown})
             self._down_since = None
-            self._on_state(1.0)
+            self.observer.on_state(1.0)

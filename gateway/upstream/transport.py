@@ -51,8 +51,14 @@ class Transport:
             ProviderError: `connect`, `stale_connection` or `protocol`, on entering, when there is no answer.
         """
         if self._proxied is not None:
-            return self._proxied.post(url, headers, content)
+            return self._proxied.send("POST", url, headers, content)
         return _Direct(self._client(url), request_bytes("POST", url.raw_path, _host(url), headers, content))
+
+    def get(self, url: httpx.URL, headers: Headers) -> AbstractAsyncContextManager[Answer]:
+        """As `post`, for a GET."""
+        if self._proxied is not None:
+            return self._proxied.send("GET", url, headers, b"")
+        return _Direct(self._client(url), request_bytes("GET", url.raw_path, _host(url), headers, b""))
 
     def _client(self, url: httpx.URL) -> Client:
         port = url.port or (443 if url.scheme == "https" else 80)
@@ -107,13 +113,13 @@ class _Proxied:
         self._transport: AiohttpTransport | None = None
 
     @asynccontextmanager
-    async def post(self, url: httpx.URL, headers: Headers, content: bytes) -> AsyncGenerator[Answer]:
+    async def send(self, method: str, url: httpx.URL, headers: Headers, content: bytes) -> AsyncGenerator[Answer]:
         """Send one request; see `Transport.post`."""
         import aiohttp  # noqa: PLC0415  only who has a proxy pays for loading it
 
         if self._transport is None:
             self._transport = _aiohttp_transport(self._tls, self._proxy)
-        request = httpx.Request("POST", url, headers=headers, content=content, extensions=self._extensions)
+        request = httpx.Request(method, url, headers=headers, content=content, extensions=self._extensions)
         try:
             response = await self._transport.handle_async_request(request)
         except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
@@ -157,7 +163,7 @@ class _ProxiedAnswer(Answer):
 
 
 def _aiohttp_transport(tls: ssl.SSLContext | None, proxy: str) -> AiohttpTransport:
-    import aiohttp  # noqa: PLC0415  see `_Proxied.post`
+    import aiohttp  # noqa: PLC0415  see `_Proxied.send`
     from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415
 
     def session() -> aiohttp.ClientSession:

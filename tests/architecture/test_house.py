@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("gateway", "agents", "config")
 BROAD_EXCEPT = {"gateway/api/edge.py", "gateway/streams/reader.py", "gateway/streams/session.py"}
 ONLY_IN = {
-    "httpx": {"gateway/upstream/transport.py"},
+    "httpx": {"gateway/upstream/transport.py", "gateway/commands/client.py"},
     "httptools": {"gateway/upstream/http1.py"},
     "aiohttp": {"gateway/upstream/transport.py"},
     "prometheus_client": {"gateway/telemetry/metrics.py"},

@@ -36,6 +36,11 @@ ELSEWHERE = {
     Category.CANCELLED: "the caller's",
     Category.BUDGET: "our own limit",
     Category.JOURNAL: "our own storage",
+    Category.JOURNAL_LOST: "our own storage",
+    Category.JOURNAL_GAP: "our own storage",
+    Category.JOURNAL_REGRESSED: "our own storage",
+    Category.OWNER_LOST: "our own end",
+    Category.SHUTDOWN: "our own end",
     Category.INTERNAL: "our own bug",
 }
 """Categories that no body of a provider causes, and what does."""

@@ -7,8 +7,9 @@
 Leaving asserts that no task and no socket is left. Whatever a test needs to be slow is made short by settings.
 """
 
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from gateway.core.clock import Clock
 from tests.support.baseline import baseline
 from tests.support.chaos import ChaosProvider, Plan, Received
 from tests.support.http import Answer, RawClient, RawStream
+from tests.support.redis_server import shared_redis
 from tests.support.run import run as run_in_a_loop
 from tests.support.server import AtlasServer, atlas_settings
 
@@ -117,6 +119,21 @@ class House:
         return len(self.app.services.pipeline.hub.channels)
 
 
+_journal: ContextVar[dict[str, Any] | None] = ContextVar("journal", default=None)
+
+
+@contextmanager
+def over_redis() -> Iterator[None]:
+    """Houses that are built meanwhile keep their streams in the shared redis-server, which is empty before."""
+    server = shared_redis()
+    server.flush()
+    token = _journal.set({"kind": "redis", "url": server.url})
+    try:
+        yield
+    finally:
+        _journal.reset(token)
+
+
 @asynccontextmanager
 async def house(
     *plans: Plan,
@@ -128,8 +145,10 @@ async def house(
 ) -> AsyncIterator[House]:
     """A provider for each plan, behind one route in this order, and Atlas with these sections of settings.
 
-    A house within another is not `checked` for what it leaves: the other one lives meanwhile.
+    A house within another is not `checked` for what it leaves: the other one lives meanwhile. Within `over_redis` the
+    journal is in Redis, unless the sections say otherwise.
     """
+    sections = {"journal": _journal.get(), **sections} if _journal.get() is not None else sections
     async with baseline() if checked else nullcontext():
         ups = [ChaosProvider(plan, api_key=api_key) for plan in plans or (Plan(),)]
         for up in ups:

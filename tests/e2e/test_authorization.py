@@ -40,6 +40,9 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/v1/messages/count_tokens"): Row(INFER, body={"model": "mock-fast", "messages": HELLO}),
     ("GET", "/v1/models"): Row(INFER),
     ("GET", "/v1/models/{model:path}"): Row(INFER),
+    ("GET", "/v1/agents"): Row(INFER),
+    ("GET", "/v1/agents/{name}"): Row(INFER),
+    ("POST", "/v1/agents/{name}/runs"): Row(INFER, body={"input": "Hello", "options": {"max_output_tokens": 1}}),
     ("GET", "/v1/streams"): Row(READ),
     ("GET", ONE): Row(READ),
     ("GET", ONE + "/events"): Row(READ),
@@ -48,6 +51,11 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", ONE + "/resume"): Row(CONTROL, ok=409),
     ("POST", ONE + "/cancel"): Row(CONTROL),
     ("DELETE", ONE): Row(CONTROL, ok=204),
+    ("GET", "/v1/pool"): Row(("admin",)),
+    ("POST", "/v1/pool/{endpoint}/enable"): Row(("admin",), ok=404),  # nobody has this name: past authorization
+    ("POST", "/v1/pool/{endpoint}/disable"): Row(("admin",), ok=404),
+    ("POST", "/v1/pool/{endpoint}/probe"): Row(("admin",), ok=404),
+    ("POST", "/v1/keys/{key_id}/revoke"): Row(("admin",), ok=404),
     ("GET", "/metrics"): Row(METRICS),
     **{
         (method, path): Row(OPEN)
@@ -166,7 +174,7 @@ def test_the_matrix() -> None:
 
 async def _ask(client: RawClient, route: tuple[str, str], sid: str, headers: dict[str, str]) -> Answer:
     method, path = route
-    path = path.replace("{stream_id}", sid).replace("{model:path}", "mock")
+    path = path.replace("{stream_id}", sid).replace("{model:path}", "mock").replace("{name}", "assistant")
     return await client.request(method, path, headers, json=TABLE[route].body)
 
 

@@ -16,7 +16,8 @@ token counts among them are answered as `counting` says.
 import asyncio
 import itertools
 import json
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from tests.support.answer import ANTHROPIC, OLLAMA, OPENAI, body_of, event_of, usage_of, wire_of
 from tests.support.gate import Gate
@@ -190,6 +191,9 @@ class ChaosProvider:
     def _plan_for(self, received: Received) -> Plan:
         if not isinstance(received.json, dict):
             return refusing(400, code="bad_json", type_="invalid_request_error")
+        return _going_on(self._planned(received), received.json)
+
+    def _planned(self, received: Received) -> Plan:
         if self.script:
             return self.script.pop(0)
         planned = self.plans.get(received.json.get("model", ""), self.default)
@@ -200,3 +204,24 @@ class ChaosProvider:
     def _models(self) -> bytes:
         rows = [{"id": name, "object": "model", "created": 0, "owned_by": "chaos"} for name in self.plans]
         return json.dumps({"object": "list", "data": rows}).encode()
+
+
+def _going_on(plan: Plan, request: Mapping[str, Any]) -> Plan:
+    """The plan for a request that may hold the beginning of the answer."""
+    given = _given(request)
+    if given is None or plan.prefill == "ignores":
+        return plan
+    if plan.prefill == "refuses":
+        return refusing(400, type_="invalid_request_error", message="the conversation must end with a user message")
+    if plan.prefill == "echoes" or not plan.text().startswith(given):
+        return plan
+    return plan.with_(skip=max(0, len(given) - plan.repeats))
+
+
+def _given(request: Mapping[str, Any]) -> str | None:
+    """The text of the assistant's last turn, if nothing or one turn of the user follows it."""
+    turns = [turn for turn in list(request.get("messages") or ())[-2:] if turn.get("role") == "assistant"]
+    if not turns:
+        return None
+    content = turns[-1].get("content")
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())

@@ -18,6 +18,7 @@ from tests.support.gate import Gate
 from tests.support.truth import choice_seed, reasoning_seed, truth
 
 UsageStyle = Literal["asked", "always", "every", "finish", "never"]
+Prefill = Literal["ignores", "continues", "echoes", "refuses"]
 GarbageKind = Literal["json", "utf8", "oversize", "not_object", "shape", "html", "truncated"]
 
 
@@ -66,6 +67,10 @@ class Plan:
     into each chunk, choice and delta; `preamble` are raw chunks before all (see `AZURE_FIRST`). `cached` of the
     prompt's tokens came from a cache. What a wire cannot say is not said; see `wires`.
 
+    A request whose last turn of the assistant begins the answer: it `ignores` that, `continues` behind it (after the
+    last `repeats` characters of it once more), `echoes` it first, or `refuses`. `skip` characters of the text are left
+    out; the provider sets it.
+
     HTTP: `body` overrides all content. `framing` None means chunked streams and counted JSON. `error` is the JSON of
     a refusal, the same on every wire; `refused` is spelled as the wire does, and a status of 400 or more has one by
     default. `framing` `close` means HTTP/1.1 without length, ended by FIN. `content_encoding` `gzip` and `deflate` are
@@ -91,6 +96,9 @@ class Plan:
     finish_with_last: bool = False
     usage: UsageStyle = "asked"
     cached: int = 0
+    prefill: Prefill = "ignores"
+    repeats: int = 0
+    skip: int = 0
     role_chunk: bool = True
     preamble: tuple[Mapping[str, Any], ...] = ()
     extra_chunk: Mapping[str, Any] = field(default_factory=dict)

@@ -26,6 +26,9 @@ class RedisProxy:
         self._late: int | None = None
         self._silent = self._refusing = False
         self._held: bytes | None = None
+        self._last: bytes | None = None
+        self.delay_s = 0.0
+        """How much later everything arrives."""
         self.seen: list[bytes] = []
 
     @classmethod
@@ -79,6 +82,10 @@ class RedisProxy:
             for task in self._tasks:
                 task.cancel()
 
+    def refuse_behind(self, words: bytes) -> None:
+        """The next command that holds these words is carried out; its reply is lost, and Redis is away from then on."""
+        self._last = words
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -107,6 +114,7 @@ class RedisProxy:
         decoder = resp.Decoder()
         while data := await reader.read(65_536):
             decoder.feed(data)
+            await asyncio.sleep(self.delay_s)
             for parts in decoder.take(1_000_000):
                 number = len(self.seen) if parts[0] not in _GREETINGS else None
                 if number is not None:
@@ -117,6 +125,9 @@ class RedisProxy:
                     return await self._end(reader)
                 up_writer.write(whole)
                 _, raw = await _reply(up_reader)
+                if self._last is not None and self._last in whole:
+                    self._last = None
+                    return self.refuse()
                 if number is not None and number == self._lose:
                     return await self._end(reader)
                 writer.write(raw)

@@ -14,7 +14,7 @@ from typing import Any
 
 from agents.ports import Batch, Question
 from gateway.core.errors import ProviderError
-from gateway.core.events import Finish, Text
+from gateway.core.events import Finish, FinishReason, Text
 from gateway.core.usage import Usage
 
 
@@ -25,11 +25,12 @@ class Said:
     pieces: tuple[str, ...]
     gate: asyncio.Event | None = None
     error: ProviderError | None = None
+    finish: FinishReason = "stop"
     tokens: int | None = None
     endpoint: str = "scripted"
 
 
-@dataclass
+@dataclass(eq=False)
 class ScriptedCall:
     """ports.Call."""
 
@@ -58,13 +59,13 @@ class ScriptedCall:
             yield [Text(0, piece)]
         if self.said.error is not None:
             raise self.said.error
-        yield [Finish(0, "stop")]
+        yield [Finish(0, self.said.finish)]
 
 
 Script = Callable[[Question], "str | Said"]
 
 
-@dataclass
+@dataclass(eq=False)
 class ScriptedPool:
     """ports.Pool."""
 

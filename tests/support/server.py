@@ -205,14 +205,19 @@ _WAYS = {
 }
 
 
-def atlas_settings(
+def atlas_settings(*ups: ChaosProvider, **sections: Any) -> Settings:
+    """The settings of `atlas_config`, with the same arguments."""
+    return Settings(**atlas_config(*ups, **sections))
+
+
+def atlas_config(
     *ups: ChaosProvider,
     kinds: Sequence[str] = ("openai_chat",),
     endpoint: Mapping[str, Any] | None = None,
     route: Mapping[str, Any] | None = None,
     **sections: Any,
-) -> Settings:
-    """Settings with the route `chaos/*` to one endpoint a provider (`up`, `up2`, `up3` ... in this order), and `mock`.
+) -> dict[str, Any]:
+    """A configuration: the route `chaos/*` to one endpoint a provider (`up`, `up2` ... in this order), and `mock`.
 
     `kinds` are the wires on which the providers are asked: `anthropic` makes the route `claude/*` to the endpoints
     `claude`, `claude2` ..., `ollama` the route `llama/*` to `llama`, `llama2` .... `endpoint` and `route` change
@@ -228,7 +233,7 @@ def atlas_settings(
     shape = {"mock": {"enabled": True}, **sections}
     shape["endpoints"] = [*endpoints, *sections.get("endpoints", ())]
     shape["routes"] = [*routes, *sections.get("routes", ())]
-    return Settings(**shape)
+    return shape
 
 
 def _name(kind: str, at: int) -> str:

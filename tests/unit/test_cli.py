@@ -1,5 +1,6 @@
 """The command line: exit codes, what goes where, and the text at start."""
 
+import asyncio
 import hmac
 import json
 import re
@@ -8,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,25 +20,58 @@ import pytest
 from config.load import load
 from config.problems import ConfigError
 from config.settings import Settings
-from gateway.cli import base_url, listen, main, refuse_exposure, startup_text, summary_text
+from gateway.api.drain import Drain
+from gateway.api.signals import HANDLED
+from gateway.cli import main
+from gateway.commands.announcement import startup_text, summary_text
+from gateway.commands.binding import base_url, listen, refuse_exposure
+from gateway.core.clock import SystemClock
+from gateway.streams.hub import Hub
 
 
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
-    """An application that asks to be stopped as soon as it has started; gives the settings that it was built with."""
-    seen: list[Settings] = []
+class Stub:
+    """An application that asks to be stopped, once it has started, or before."""
 
-    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    def __init__(self, *, started: bool = True) -> None:
+        self.drain = Drain(Hub(), self, SystemClock(), 60)
+        self.draining = False
+        self._started = started
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         assert scope["type"] == "lifespan"
         await receive()
-        signal.raise_signal(signal.SIGINT)
+        if not self._started:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.Event().wait()
         await send({"type": "lifespan.startup.complete"})
+        for _ in range(50):  # turns of the loop, until the server is through with its own
+            await asyncio.sleep(0)
+        signal.raise_signal(signal.SIGINT)
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
+
+@pytest.fixture
+def _signals_restored() -> Iterator[None]:
+    """A process that has served ignores signals until it is gone; the test runner goes on."""
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, _signals_restored: None) -> list[Settings]:
+    """An application that asks to be stopped as soon as it has started; gives the settings that it was built with."""
+    return _served_by(Stub, monkeypatch)
+
+
+def _served_by(make: Callable[[], Stub], monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    seen: list[Settings] = []
+
     def create(settings: Settings) -> Any:
         seen.append(settings)
-        return app
+        return make()
 
     module = ModuleType("gateway.app")
     module.create = create  # type: ignore[attr-defined]
@@ -109,6 +145,14 @@ def test_serve_announces_itself(served: list[Settings], capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "serves http://127.0.0.1:" in out
     assert "http://127.0.0.1:0" not in out
+
+
+@pytest.mark.usefixtures("_signals_restored")
+def test_signal_before_the_start_is_done(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """A signal that comes while the application starts ends it at once, without a traceback, with exit code 0."""
+    _served_by(partial(Stub, started=False), monkeypatch)
+    assert main(["serve", "--port", "0"], {}) == 0
+    assert capfd.readouterr() == ("", "")
 
 
 def test_port_in_use(served: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,16 +6,22 @@ import pytest
 
 from config.load import load
 from config.presets import presets
-from config.settings import Settings
-from gateway.app import _provider
+from config.settings import Endpoint, Settings
 from gateway.core.chat import ChatRequest, Message, TextPart
 from gateway.core.clock import SystemClock
-from gateway.upstream.contract import Timeouts
+from gateway.pool_from_settings import _provider, _transport
+from gateway.upstream.contract import Provider, Timeouts
 from tests.support.baseline import baseline
 from tests.support.chaos import ChaosProvider, Received
 from tests.support.run import run
 
 REQUEST = ChatRequest(dialect="none", model="r", messages=(Message(role="user", parts=(TextPart(text="?"),)),))
+
+
+def built(found: Endpoint) -> Provider:
+    """The adapter of an endpoint's first key."""
+    key = found.keys[0].get_secret_value() if found.keys else None
+    return _provider(found, key, _transport(found, Timeouts()), SystemClock())
 
 
 def received(base: str = "", **members: Any) -> Received:
@@ -25,7 +31,7 @@ def received(base: str = "", **members: Any) -> Received:
         async with baseline(), ChaosProvider() as up:
             row = {"name": "a", "model": "m", "base_url": up.root_url + base, **members}
             (found,) = Settings(endpoints=[row]).endpoints
-            provider = _provider(found, Timeouts(), SystemClock())
+            provider = built(found)
             async with provider.stream(REQUEST, "m") as batches:
                 assert [batch async for batch in batches]
             await provider.aclose()
@@ -90,7 +96,7 @@ def test_every_vendor_of_the_environment_can_be_built() -> None:
     rows = presets().values()
     environ = {name: "key" for row in rows for name in (row.key_env, row.host_env) if name}
     settings = load(None, environ | {row.url_env: "https://h" for row in rows if row.url_env})
-    kinds = {_provider(found, Timeouts(), SystemClock()).kind for found in settings.endpoints}
+    kinds = {built(found).kind for found in settings.endpoints}
     assert kinds == {"openai_chat", "anthropic", "ollama"}
 
 

@@ -4,11 +4,12 @@ import pytest
 
 from tests.conformance.journal.claims import CLAIMS, Claim
 from tests.conformance.journal.claims_control import CLAIMS as CONTROL_CLAIMS
+from tests.conformance.journal.claims_sharing import CLAIMS as SHARING_CLAIMS
 from tests.conformance.journal.subject import KINDS, Opened, subject_of
 from tests.support.baseline import baseline
 from tests.support.run import run
 
-ALL = {**CLAIMS, **CONTROL_CLAIMS}
+ALL = {**CLAIMS, **CONTROL_CLAIMS, **SHARING_CLAIMS}
 
 
 async def judge(claim: Claim, opened: Opened) -> None:

@@ -53,7 +53,7 @@ class NoTtl(MemoryJournal):
 class LeakyDelete(MemoryJournal):
     """Forgets the stream, not its bytes."""
 
-    async def delete(self, sid: str) -> None:
+    async def delete(self, sid: str, *, after_s: float = 0.0) -> None:
         self._logs.pop(sid, None)
         self._ended.pop(sid, None)
 

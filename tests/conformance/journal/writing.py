@@ -30,7 +30,9 @@ class Writer:
         self.start: Entry
 
     @classmethod
-    async def begin(cls, subject: Subject, journal: Journal, **changes: Any) -> "Writer":
+    async def begin(
+        cls, subject: Subject, journal: Journal, *, request: bytes | None = None, **changes: Any
+    ) -> "Writer":
         """A fresh stream; `changes` are members of its record."""
         now = subject.now()
         members: dict[str, Any] = {
@@ -46,7 +48,7 @@ class Writer:
         record = Record(**members | changes)
         writer = cls(journal, record)
         start = Start(record.sid, f"chatcmpl-{record.sid}", int(now), record.model, record.dialect)
-        writer.start = await journal.create(record, start)
+        writer.start = await journal.create(record, start, request)
         return writer
 
     def entry(self, *texts: str) -> Entry:

@@ -78,10 +78,14 @@ def prompt_tokens(request: Request) -> int:
 
 
 def grouped(plan: Plan, seed: int, n: int) -> Iterator[tuple[str, int]]:
-    """The first `n` tokens, as many in one text as the plan says; each text with its tokens."""
+    """The first `n` tokens, as many in one text as the plan says; each text with its tokens. What is skipped is not."""
+    skip = plan.skip if seed == plan.seed else 0
     for first in range(0, n, plan.tokens_per_event):
         group = range(first, min(first + plan.tokens_per_event, n))
-        yield "".join(truth_token(seed, i) for i in group), len(group)
+        text = "".join(truth_token(seed, i) for i in group)
+        skip, skipped = max(0, skip - len(text)), min(skip, len(text))
+        if skipped < len(text):
+            yield text[skipped:], len(group)
 
 
 def parts(plan: Plan, tool: Tool) -> list[str]:

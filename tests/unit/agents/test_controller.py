@@ -12,7 +12,7 @@ from gateway.core.errors import Category, ProviderError
 from gateway.core.events import Finish, Progress, UsageReport
 from tests.support.run import run as run_in_a_loop
 from tests.support.scripted_pool import Said
-from tests.unit.agents.world import events, kinds, plan, team, text_of, told
+from tests.unit.agents.world import asked, events, kinds, plan, team, text_of, told
 
 BROKEN = ProviderError(Category.STREAM_BROKEN, "cut")
 
@@ -47,9 +47,9 @@ def test_plan_steps_answer() -> None:
         assert "result of boat" in told(pool.questions[4])
         assert kinds(found)[0] == "plan"
         assert kinds(found).count("step_done") == 3
-        assert isinstance(found[-1], Finish)
-        assert isinstance(found[-2], UsageReport)
-        assert found[-2].usage.input_tokens == 50
+        assert isinstance(found[-2], Finish)
+        assert isinstance(found[-1], UsageReport)
+        assert found[-1].usage.input_tokens == 50
         assert pool.running == 0
 
     run_in_a_loop(scenario())
@@ -209,8 +209,8 @@ def test_a_budget_smaller_than_the_plan() -> None:
         found = await events(run)
         assert run.over_budget
         assert kinds(found)[-1] == "over_budget"
-        assert isinstance(found[-1], Finish)
-        assert found[-1].reason == "length"
+        assert isinstance(found[-1], UsageReport)
+        assert not any(isinstance(event, Finish) for event in found)
         assert len(pool.questions) < 4
 
     run_in_a_loop(scenario())
@@ -255,5 +255,54 @@ def test_how_it_went_is_known() -> None:
         assert {row["task"] for row in board.shown("team")} == {"planning", "synthesis"}
         (row,) = board.shown("ada")
         assert (row["endpoint"], row["calls"], row["success"]) == ("scripted", 1, 1.0)
+
+    run_in_a_loop(scenario())
+
+
+def test_a_new_plan_may_use_any_ids() -> None:
+    """A second plan whose ids look like those of repeated steps is carried out, not waited for for ever."""
+
+    async def scenario() -> None:
+        plans = iter([plan(("again-hull", ()), ("hull", ())), plan(("hull", ()))])
+        failing = Said(pieces=("x",), error=BROKEN)
+
+        def answer(question: Question) -> Any:
+            if question.task == "planning":
+                return next(plans)
+            return failing if question.step == "again-hull" else f"did {question.step}"
+
+        run, _ = team(answer, on_failure="replan", limits=Limits(retries=0))
+        assert text_of(await events(run)) == "did run"
+
+    run_in_a_loop(scenario())
+
+
+def test_the_way_to_an_answer_is_not_shaped_like_it() -> None:
+    """What the caller says of the answer's length, end and form holds for the answer, not for plan and steps."""
+
+    async def scenario() -> None:
+        shaped = {"max_output_tokens": 9, "stop": ("END",), "schema": {"type": "object"}, "temperature": 0.5}
+        run, pool = team(script(plan(("hull", ()))), request=asked(**shaped), instructions="You lead.")
+        await events(run)
+        planning, step, answer = (question.request for question in pool.questions)
+        for inner in (planning, step):
+            assert (inner.max_output_tokens, inner.stop, inner.temperature) == (None, (), 0.5)
+        assert step.schema is None
+        assert "You lead." not in told(pool.questions[1])
+        assert (answer.max_output_tokens, answer.stop, answer.schema) == (9, ("END",), {"type": "object"})
+
+    run_in_a_loop(scenario())
+
+
+def test_the_finish_is_the_answers_own() -> None:
+    """A run ends for the reason for which its answer ended, whatever its workers' answers ended for."""
+
+    async def scenario() -> None:
+        cut = Said(pieces=("the",), finish="length")
+        run, _ = team(script(plan(("hull", ())), synthesis=cut))
+        found = await events(run)
+        assert [event.reason for event in found if isinstance(event, Finish)] == ["length"]
+        run, _ = team(script(plan(("hull", ())), hull=cut))
+        assert [event.reason for event in await events(run) if isinstance(event, Finish)] == ["stop"]
 
     run_in_a_loop(scenario())

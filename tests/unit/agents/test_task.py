@@ -1,5 +1,7 @@
 """What kind of task a request is."""
 
+import time
+
 import pytest
 
 from agents.task import NEEDS, TaskType, classify
@@ -73,3 +75,11 @@ def test_every_type_has_needs() -> None:
     """No type is forgotten in the table of needs, and strengths are words that the pool knows."""
     assert set(NEEDS) == set(TaskType)
     assert {strength for needs in NEEDS.values() for strength in needs.values()} <= {"weak", "fair", "strong"}
+
+
+@pytest.mark.parametrize("piece", ["\n", " ", "name ", "write ", "1 ", "```", "x = "])
+def test_hostile_texts_take_no_time(piece: str) -> None:
+    """No text, however odd, holds the loop up while it is classified."""
+    begun = time.perf_counter()
+    classify(request(piece * 8_000))
+    assert time.perf_counter() - begun < 0.1

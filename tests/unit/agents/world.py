@@ -21,7 +21,9 @@ def asked(text: str = "Build a boat and a sail.", **members: Any) -> ChatRequest
     return ChatRequest(**{"dialect": "openai_chat", "model": "agent/team", "messages": (message,), **members})
 
 
-def team(script: Script, *, board: Board | None = None, **profile: Any) -> tuple[Run, ScriptedPool]:
+def team(
+    script: Script, *, board: Board | None = None, request: ChatRequest | None = None, **profile: Any
+) -> tuple[Run, ScriptedPool]:
     """A run of a controller with the workers ada and bob."""
     limits = profile.pop("limits", Limits())
     catalog = Catalog(
@@ -32,7 +34,7 @@ def team(script: Script, *, board: Board | None = None, **profile: Any) -> tuple
         ]
     )
     pool = ScriptedPool(script)
-    return Run(catalog.find("team"), asked(), pool, board or Board(), lambda: 0.0), pool
+    return Run(catalog.find("team"), request or asked(), pool, board or Board(), lambda: 0.0), pool
 
 
 def plan(*steps: tuple[str, tuple[str, ...]], worker: str = "ada") -> str:

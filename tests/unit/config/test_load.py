@@ -88,10 +88,19 @@ def test_contradiction_with_its_line(file: Path) -> None:
     assert problems(file) == ["atlas.yaml:5: routes[0].endpoints[0]: there is no endpoint 'gpt'"]
 
 
-def test_not_built_with_its_line(file: Path) -> None:
-    """The redis journal is refused by name as long as it is not built."""
-    file.write_text('journal: {kind: redis, url: "redis://h", degrade: false, lease_s: 6, poll_s: 1}')
-    assert problems(file)[0] == "atlas.yaml:1: journal.kind: redis is not built yet; use memory"
+def test_redis_without_a_url(file: Path) -> None:
+    """A redis journal that nobody says the address of is refused where it stands."""
+    file.write_text("journal: {kind: redis}")
+    assert problems(file) == [
+        "atlas.yaml:1: journal.kind: redis needs a url, here or in the environment variable REDIS_URL"
+    ]
+
+
+def test_memory_with_the_members_of_redis(file: Path) -> None:
+    """Members that mean nothing to the memory journal are refused rather than ignored."""
+    file.write_text("journal:\n  kind: memory\n  degrade: true\n")
+    said = "atlas.yaml:3: journal.degrade: belongs to the redis journal; set kind: redis, or leave it out"
+    assert problems(file) == [said]
 
 
 def test_secret_in_the_wrong_place_is_not_repeated(file: Path) -> None:
@@ -214,9 +223,20 @@ def test_example_states_the_defaults() -> None:
     assert settings.endpoints[0].timeouts == type(settings.endpoints[0].timeouts)()
 
 
-def test_redis_url_is_noted(file: Path) -> None:
-    """REDIS_URL is not silently ignored as long as the redis journal is not built, unless the file chose memory."""
+def test_redis_url_fills_the_journal(file: Path) -> None:
+    """REDIS_URL makes the journal a shared one, unless the file chose memory or names another address."""
     environ = {"REDIS_URL": "redis://h"}
-    assert any("REDIS_URL" in note for note in load(None, environ).notes)
+    assert (load(None, environ).journal.kind, load(None, environ).journal.url) == ("redis", "redis://h")
     file.write_text("journal: {kind: memory}")
-    assert load(file, environ).notes == ()
+    assert load(file, environ).journal.url is None
+    file.write_text("journal: {kind: redis, url: 'redis://other'}")
+    assert load(file, environ).journal.url == "redis://other"
+
+
+def test_redis_url_that_is_none(file: Path) -> None:
+    """What is no address of a Redis is refused by the variable's name, and is not repeated: it may hold a password."""
+    file.write_text("mock: {}")
+    said = problems(file, {"REDIS_URL": "http://user:secret@h"})
+    assert len(said) == 1
+    assert said[0].startswith("REDIS_URL: journal.url: must begin with redis://")
+    assert "secret" not in said[0]

@@ -31,6 +31,16 @@ TABLE = {
 }
 
 
+# pool.md section 2, column breaker; what is not named says nothing of the endpoint.
+BREAKER = {
+    "rate_limited": "ratio", "empty": "ratio", "quota": "probe", "model_not_found": "opens",
+    **dict.fromkeys(
+        ("overloaded", "upstream_5xx", "connect", "timeout_first_token", "timeout_idle", "stream_broken",
+         "stream_error", "protocol"), "counts",
+    ),
+}  # fmt: skip
+
+
 def test_every_category_has_consequences() -> None:
     """No failure is without an answer for the client."""
     assert set(CONSEQUENCES) == set(Category)
@@ -41,6 +51,12 @@ def test_consequence(name: str) -> None:
     """The row is that of the specification."""
     row = CONSEQUENCES[Category(name)]
     assert (row.status, row.type, row.code, row.same, row.elsewhere, row.retry) == TABLE[name]
+
+
+@pytest.mark.parametrize("category", Category)
+def test_breaker(category: Category) -> None:
+    """Only what is the endpoint's fault counts against it."""
+    assert CONSEQUENCES[category].breaker == BREAKER.get(category, "ignores")
 
 
 @pytest.mark.parametrize("category", Category)

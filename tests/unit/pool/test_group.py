@@ -12,6 +12,7 @@ from gateway.core.chat import ChatRequest
 from gateway.core.errors import Category, ProviderError
 from gateway.core.events import Extra, Finish, Leg, Text, UsageReport
 from gateway.core.usage import Usage
+from gateway.pool.continuation import Level
 from gateway.pool.endpoint import Endpoint
 from gateway.pool.group import Attempts, ProviderGroup
 from gateway.upstream.contract import Batch, Timeouts
@@ -84,9 +85,9 @@ class House:
         assert all(provider.open == 0 for provider in self.providers), "a socket is held while waiting"
         self.waits.append(seconds)
 
-    def ask(self, *, named: str = "route", fallback: bool = True) -> tuple[list[Any], Attempts]:
-        """All events of one request."""
-        attempts = self.group.attempt(ChatRequest(dialect="none", model=named, messages=()), fallback=fallback)
+    def ask(self, *, named: str = "route", level: Level = Level.SAFE) -> tuple[list[Any], Attempts]:
+        """All events of one streamed request."""
+        attempts = self.group.attempt(ChatRequest(dialect="none", model=named, messages=(), stream=True), level=level)
 
         async def read() -> list[Any]:
             async with attempts.open() as batches:
@@ -192,7 +193,7 @@ def test_the_request_is_at_fault(category: Category) -> None:
 def test_without_fallback() -> None:
     """A caller that wants no fallback gets the first endpoint's failure, after its repeat."""
     house = House(Scripted(C.UPSTREAM_5XX), Scripted(GOOD))
-    assert house.fail(fallback=False).failure.attempts == ("e1: upstream_5xx",) * 2
+    assert house.fail(level=Level.OFF).failure.attempts == ("e1: upstream_5xx",) * 2
     assert house.providers[1].models == []
 
 

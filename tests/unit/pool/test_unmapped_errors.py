@@ -67,7 +67,7 @@ def test_counted(error: ProviderError, counted: list[tuple[str, int]], after_con
     )
 
     async def read() -> None:
-        attempts = group.attempt(ChatRequest(dialect="none", model="m", messages=()))
+        attempts = group.attempt(ChatRequest(dialect="none", model="m", messages=(), stream=True))
         async with attempts.open() as batches:
             async for _ in batches:
                 pass

@@ -12,16 +12,18 @@ from gateway.streams.journal import Appended, Entry
 from gateway.streams.journal_redis import Lifetimes, RedisJournal
 from gateway.streams.lifecycle import Record
 from gateway.streams.writer_redis import Batching
-from gateway.upstream.link_redis import Link, Timing
+from gateway.upstream.link_redis import Link, Observer, Timing
 
 QUICK = Timing(connect_s=1.0, reply_s=0.1, answer_s=3.0, patience_s=2.0, pause_s=0.002, pause_max_s=0.02)
 
 
 @asynccontextmanager
-async def journal_at(url: str, *, timing: Timing = QUICK, **changes: Any) -> AsyncIterator[RedisJournal]:
+async def journal_at(
+    url: str, *, timing: Timing = QUICK, observer: Observer | None = None, **changes: Any
+) -> AsyncIterator[RedisJournal]:
     """A running journal on the machine's own clock."""
     clock = SystemClock()
-    journal = RedisJournal(Link(url, clock, timing=timing), Lifetimes(), clock, **changes)
+    journal = RedisJournal(Link(url, clock, timing=timing, observer=observer), Lifetimes(), clock, **changes)
     task = asyncio.create_task(journal.run())
     try:
         yield journal

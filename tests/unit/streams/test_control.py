@@ -10,7 +10,7 @@ from gateway.core.errors import Category, ProviderError, StreamRefused
 from gateway.core.events import End, Finish, Leg, State, Text
 from gateway.core.ids import new_sid, show_sid
 from gateway.core.usage import Usage
-from gateway.streams.control import StreamControl
+from gateway.streams.control import READ_ON_S, StreamControl
 from gateway.streams.lifecycle import Op
 from tests.unit.streams.world import TENANT, Log, Said, World, looped, text, turns
 
@@ -280,6 +280,8 @@ async def test_delete_by_force_cancels_first() -> None:
     assert served[-1] == world.settled[0]
     assert world.settled[0].reason == "deleted"
     reader.detach()
+    world.clock.advance(READ_ON_S + 1)
+    await world.journal.sweep()
     assert (world.hub.channels, world.journal.total_bytes) == ({}, 0)
 
 

@@ -10,7 +10,7 @@ import pytest
 from gateway.core.errors import Category, ProviderError
 from gateway.core.events import End, Finish, Leg, Pause, Resume, Start, State, Text, UsageReport
 from gateway.core.usage import Usage
-from gateway.streams import session as session_module
+from gateway.streams import outstanding
 from gateway.streams.ground import Policy
 from gateway.streams.journal import Appended, Entry
 from gateway.streams.journal_memory import Bounds, MemoryJournal
@@ -157,7 +157,7 @@ async def test_a_settlement_that_hangs_is_given_up(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is done after the end has a deadline."""
-    monkeypatch.setattr(session_module, "LEAVE_DEADLINE_S", 0.001)
+    monkeypatch.setattr(outstanding, "BILL_DEADLINE_S", 0.001)
 
     async def hang(session: Session, end: End) -> None:
         await asyncio.Event().wait()
@@ -438,7 +438,8 @@ async def test_a_stream_that_is_not_ours_any_more_is_left(how: str) -> None:
     _assert_left(stream, source)
     if before:
         assert await stream.events() == before
-    assert world.settled == [End(State.FAILED, "superseded")]
+    reason = "journal_lost" if how in {"deleted", "expired"} else "superseded"
+    assert [(end.state, end.reason) for end in world.settled] == [(State.FAILED, reason)]
 
 
 @looped

@@ -9,7 +9,7 @@ from gateway.streams.journal import Appended, JournalFull, JournalUnavailable
 from gateway.streams.journal_redis import RedisJournal
 from gateway.streams.lifecycle import Op, Outcome, Step
 from gateway.streams.writer_redis import Batching, Writer, _Append
-from gateway.upstream.link_redis import Wire
+from gateway.upstream.link_redis import Observer, Wire
 from tests.support.redis_proxy import RedisProxy
 from tests.support.redis_server import RedisServer, replica_of, sentinel_of, shared_redis
 from tests.support.run import run
@@ -29,7 +29,8 @@ async def _pause(journal: RedisJournal, sid: str) -> int:
 
 async def _group_commit() -> None:
     batches: list[int] = []
-    async with journal_at(shared_redis().url, on_batch=lambda events, _: batches.append(events)) as journal:
+    observer = Observer(on_batch=lambda events, _: batches.append(events))
+    async with journal_at(shared_redis().url, observer=observer) as journal:
         records = [await begin(journal) for _ in range(300)]
         first = [append(journal, record.sid, texts(record.gen, 1, "a", "b")) for record in records]
         assert not any(future.done() for future in first), "settled without the word of Redis"
@@ -46,7 +47,8 @@ def test_what_piles_up_goes_together() -> None:
 
 async def _bounded_by_bytes() -> None:
     batches: list[int] = []
-    async with journal_at(shared_redis().url, on_batch=lambda events, _: batches.append(events)) as journal:
+    observer = Observer(on_batch=lambda events, _: batches.append(events))
+    async with journal_at(shared_redis().url, observer=observer) as journal:
         records = [await begin(journal) for _ in range(6)]
         large = "x" * 100_000
         await asyncio.gather(*[append(journal, record.sid, texts(record.gen, 1, large)) for record in records])
@@ -198,6 +200,26 @@ async def _stalled() -> None:
             assert log in (["Start"], ["Start", "a"])
 
 
+async def _stalled_behind() -> None:
+    with RedisServer.started() as server:
+        async with journal_at(server.url, batching=replace(BATCHING, max_events=5)) as journal:
+            records = [await begin(journal) for _ in range(12)]
+            server.pause()
+            under_way = [append(journal, record.sid, texts(record.gen, 1, "a")) for record in records]
+            assert set(await asyncio.gather(*under_way)) == {Appended.UNKNOWN}
+            server.go_on()
+            async with asyncio.timeout(5):
+                while True:
+                    record = await begin(journal)
+                    if await append(journal, record.sid, texts(record.gen, 1, "b")) is Appended.ACKED:
+                        break
+
+
+def test_what_waits_behind_a_stalled_pipeline_is_unknown_too() -> None:
+    """What piled up behind a pipeline without answer is told in the same time, and the writer lives on."""
+    run(_stalled_behind(), timeout=20)
+
+
 def test_an_append_without_answer_is_unknown() -> None:
     """A Redis that stands still is waited for no longer than agreed, and nobody is told a success."""
     run(_stalled(), timeout=20)
@@ -253,7 +275,7 @@ async def _read_only() -> None:
                 client.replicaof("127.0.0.1", "1")
                 under_way = append(journal, record.sid, texts(record.gen, 1, "a"))
                 asked = asyncio.ensure_future(journal.annotate(record.sid, {"n": 1}))
-                await until(lambda: journal._writer._link.down_s > 0)
+                await until(lambda: journal.nodes.link.down_s > 0)
                 assert not under_way.done()
                 assert not asked.done()
                 client.replicaof("NO", "ONE")
@@ -293,3 +315,29 @@ async def _promoted() -> list[str]:
 def test_a_failover_is_followed() -> None:
     """When the master dies and a sentinel makes the replica the master, every stream goes on there."""
     assert run(_promoted(), timeout=40) == ["Start", "a", "b", "c", "Pause"]
+
+
+# What operators see.
+
+
+async def _observed() -> None:
+    kinds: list[str] = []
+    errors: list[str] = []
+    observer = Observer(on_latency=lambda kind, _: kinds.append(kind), on_error=errors.append)
+    async with RedisProxy.before(shared_redis()) as proxy, journal_at(proxy.url, observer=observer) as journal:
+        record = await begin(journal)
+        await append(journal, record.sid, texts(record.gen, 1, "a"))
+        await log_of(journal, record.sid)
+        await journal.tail([(record.sid, record.gen, 0)])
+        assert kinds == ["control", "append", "read", "tail"]
+        gen = await _pause(journal, record.sid)
+        assert await append(journal, record.sid, texts(record.gen, 2, "b")) is Appended.FENCED
+        assert errors == [], "a fence is an answer"
+        proxy.begin(lose=0)
+        assert await append(journal, record.sid, texts(gen, 3, "b")) is Appended.ACKED
+        assert errors == ["append"]
+
+
+def test_each_kind_of_pipeline_is_observed() -> None:
+    """Latencies and errors are told by what the pipeline was for."""
+    run(_observed())

@@ -9,6 +9,7 @@ from typing import Any
 from gateway.core.events import TERMINAL, End, Event, Start, Text
 from gateway.core.ids import new_sid, show_sid
 from gateway.streams.control import StreamControl
+from gateway.streams.fleet import Alone, Fleet
 from gateway.streams.ground import Ground, Policy
 from gateway.streams.housekeeping import Housekeeper, Rhythm
 from gateway.streams.hub import Channel, Hub
@@ -107,10 +108,12 @@ class World:
         policy: Policy | None = None,
         bounds: Bounds | None = None,
         journal: type[MemoryJournal] = MemoryJournal,
+        fleet: Fleet | None = None,
+        shared: MemoryJournal | None = None,
     ) -> None:
         self.clock = ManualClock()
-        self.hub = Hub()
-        self.journal = journal(bounds or Bounds(), self.clock)
+        self.hub = Hub(fleet or Alone("replica"))
+        self.journal = shared or journal(bounds or Bounds(), self.clock)
         self.closes: list[float] = []
         self.controls: list[tuple[str, str]] = []
         self.control = StreamControl(
@@ -138,9 +141,9 @@ class World:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def _settle(self, session: Session, end: End) -> None:
+    async def _settle(self, session: Session, end: End) -> dict[str, Any]:
         self.settled.append(end)
-        await self.journal.annotate(session.sid, session.facts())
+        return session.facts()
 
     async def log(self, **changes: Any) -> "Log":
         """A stream without an owner here; `changes` are members of its record."""
@@ -165,7 +168,7 @@ class World:
         channel = self.hub.open(log.sid)
         channel.publish(log.start)
         session = Session(log.record, source, channel, self.ground)
-        channel.session = session
+        self.hub.own(channel, session)
         return Owned(self, session, log)
 
     async def beat(self, seconds: float = 0.25) -> None:

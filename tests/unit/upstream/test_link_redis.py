@@ -10,11 +10,12 @@ from gateway.core.clock import SystemClock
 from gateway.upstream.address_redis import Address
 from gateway.upstream.check_redis import Report, check
 from gateway.upstream.lane_redis import Lane
-from gateway.upstream.link_redis import Link, LinkDown, LinkRefused, Script, Timing
-from gateway.upstream.resp import command
+from gateway.upstream.link_redis import Link, LinkDown, LinkRefused, Observer, Script, Timing
+from gateway.upstream.resp import ErrorReply, command
 from tests.support.baseline import baseline
+from tests.support.process import free_port
 from tests.support.redis_proxy import RedisProxy
-from tests.support.redis_server import RedisServer, replica_of, shared_redis
+from tests.support.redis_server import RedisServer, cluster, replica_of, shared_redis
 from tests.support.run import run
 
 QUICK = Timing(connect_s=1.0, reply_s=0.2, answer_s=0.4, patience_s=0.1, pause_s=0.002, pause_max_s=0.02)
@@ -61,6 +62,27 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 def test_sentinels_are_read(url: str, node: str, sentinels: tuple[tuple[str, int], ...]) -> None:
     """Hosts, service, database, credentials and options of the data nodes are where they belong."""
     assert Address.of(url) == Address(node, sentinels, "main")
+
+
+@pytest.mark.parametrize(
+    ("url", "node", "seeds"),
+    [
+        ("redis+cluster://n1:1,n2", "redis://n1:1/0", (("n1", 1), ("n2", 6379))),
+        ("rediss+cluster://u:p@n1/?ssl_ca_certs=x", "rediss://u:p@n1/0?ssl_ca_certs=x", (("n1", 6379),)),
+        ("redis+cluster://[::1]:5,[::2]/0", "redis://[::1]:5/0", (("::1", 5), ("::2", 6379))),
+    ],
+)
+def test_a_cluster_is_read(url: str, node: str, seeds: tuple[tuple[str, int], ...]) -> None:
+    """Some of its nodes are named, and everything else is as for one node."""
+    assert Address.of(url) == Address(node, seeds=seeds)
+    assert link_to(url).is_cluster
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://", "redis+cluster://n1/3", "http+cluster://n1"])
+def test_half_an_address_of_a_cluster_is_refused(url: str) -> None:
+    """A cluster without nodes does not exist, and one has no databases but the first."""
+    with pytest.raises(ValueError, match="URL"):
+        link_to(url)
 
 
 @pytest.mark.parametrize("url", ["redis+sentinel://s1:1", "redis+sentinel:///main", "http+sentinel://s1/main"])
@@ -169,7 +191,7 @@ def test_a_closed_lane_lets_nobody_wait() -> None:
 async def _outage(caplog: pytest.LogCaptureFixture) -> None:
     states: list[float] = []
     async with RedisProxy.before(shared_redis()) as proxy:
-        link = Link(proxy.url, SystemClock(), timing=QUICK, scripts=[ECHO], on_state=states.append)
+        link = Link(proxy.url, SystemClock(), timing=QUICK, scripts=[ECHO], observer=Observer(on_state=states.append))
         lanes = Lane(link), Lane(link)
         async with Running(*lanes):
             for lane in lanes:
@@ -198,6 +220,63 @@ def test_an_outage_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """However many requests meet it: one line when Redis goes, one when it is back, and no waiting in between."""
     with caplog.at_level(logging.INFO, "atlas.redis"):
         run(_outage(caplog))
+
+
+async def _long_outage() -> None:
+    async with RedisProxy.before(shared_redis()) as proxy:
+        link = Link(proxy.url, SystemClock(), timing=QUICK, scripts=[ECHO])
+        lane = Lane(link)
+        async with Running(lane):
+            await lane.call(ECHO, ["k"], "v")
+            proxy.refuse()
+            with pytest.raises(LinkDown):
+                await lane.call(ECHO, ["k"], "v")
+            await asyncio.sleep(QUICK.answer_s)  # nobody asks any more
+            assert link.is_given_up
+            proxy.refuse(refusing=False)
+            async with asyncio.timeout(2):
+                while link.is_given_up:  # noqa: ASYNC110  what ends is time
+                    await asyncio.sleep(0.005)
+            assert await lane.call(ECHO, ["k"], "v") == [b"k", b"v"]
+
+
+def test_a_long_outage_ends_by_itself() -> None:
+    """A Redis that comes back is noticed, though everybody who asked has given up long ago."""
+    run(_long_outage())
+
+
+class Heard:
+    """What an observer is told."""
+
+    def __init__(self) -> None:
+        self.latencies: list[tuple[str, float]] = []
+        self.errors: list[str] = []
+        self.observer = Observer(
+            on_latency=lambda kind, seconds: self.latencies.append((kind, seconds)), on_error=self.errors.append
+        )
+
+
+async def _observed() -> None:
+    heard = Heard()
+    async with RedisProxy.before(shared_redis()) as proxy:
+        lane = Lane(Link(proxy.url, SystemClock(), timing=QUICK, scripts=[ECHO], observer=heard.observer), "read")
+        async with Running(lane):
+            await asyncio.gather(*[lane.call(ECHO, ["k"], "v") for _ in range(5)])
+            ((kind, seconds),) = heard.latencies
+            assert (kind, heard.errors) == ("read", [])
+            assert 0 < seconds < QUICK.reply_s
+            (reply,) = await lane.ask(command("INCR"))
+            assert isinstance(reply, ErrorReply)
+            assert heard.errors == ["read"]
+            proxy.begin(lose=0)
+            await lane.call(ECHO, ["k"], "v")
+            assert heard.errors == ["read", "read"]
+            assert len(heard.latencies) == 3
+
+
+def test_pipelines_are_observed() -> None:
+    """One latency a pipeline that was answered; one error a pipeline that was not, or that was refused something."""
+    run(_observed())
 
 
 async def _stopped() -> None:
@@ -265,3 +344,25 @@ def test_a_redis_that_tells_nothing_is_said_so() -> None:
         report = run(check(link_to(f"redis://atlas:pass@127.0.0.1:{server.port}")))
     assert (report.version, report.refusals) == ("unknown", ())
     assert "info" in report.warnings[0].lower()
+
+
+def test_a_cluster_is_looked_at_whole() -> None:
+    """Every master counts, found from whichever seed answers; what is said of each is said once."""
+    with cluster(3) as servers:
+        url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{servers[0].port}"
+        report = run(check(link_to(url)))
+        assert report.refusals == ()
+        assert (report.persistence, len(report.warnings)) == ("none", 1)
+        with servers[2].client() as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+        (refusal,) = run(check(link_to(url))).refusals
+        assert "noeviction" in refusal
+        (refusal,) = found(servers[0]).refusals
+        assert "redis+cluster://" in refusal
+
+
+def test_what_is_no_cluster_is_refused() -> None:
+    """A single Redis under the URL of a cluster is found at start."""
+    with RedisServer.started(tcp=True) as server:
+        (refusal,) = run(check(link_to(f"redis+cluster://127.0.0.1:{server.port}"))).refusals
+        assert "no cluster" in refusal

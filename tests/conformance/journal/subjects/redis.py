@@ -39,8 +39,8 @@ return naked
 class RedisSubject:
     """Opens `kind`, which a test of the claims may set to a journal with a bug."""
 
-    def __init__(self, server: RedisServer, kind: type[RedisJournal] = RedisJournal, url: str | None = None) -> None:
-        self._server, self._kind, self._url = server, kind, url or server.url
+    def __init__(self, *servers: RedisServer, kind: type[RedisJournal] = RedisJournal, url: str | None = None) -> None:
+        self._servers, self._kind, self._url = servers, kind, url or servers[0].url
         self._clock = ManualClock()
         self._task: asyncio.Task[None] | None = None
         self._journal: RedisJournal
@@ -48,7 +48,8 @@ class RedisSubject:
 
     async def open(self, limits: Limits | None = None) -> RedisJournal:
         await self.close()
-        self._server.flush()
+        for server in self._servers:
+            server.flush()
         limits = limits or Limits()
         lifetimes = Lifetimes(
             ttl_live_s=limits.ttl_live_s,
@@ -72,15 +73,16 @@ class RedisSubject:
         """What passed for Redis since the last turn does not count."""
         self._clock.advance(seconds)
         passed, self._turned = time.monotonic() - self._turned, time.monotonic()
-        with self._server.client() as client:
-            naked = client.eval(_ELAPSE, 0, int((seconds - passed) * 1000))
-        assert naked == [], f"keys without a time to live: {naked}"
+        for server in self._servers:
+            with server.client() as client:
+                naked = client.eval(_ELAPSE, 0, int((seconds - passed) * 1000))
+            assert naked == [], f"keys without a time to live: {naked}"
         self._journal.scripts = self._scripts()
         await self._journal.sweep()
 
     def used(self) -> int | None:
         """Logs; records live on for their own time."""
-        return len(self._server.names("atlas:{*}:j"))
+        return sum(len(server.names("atlas:{*}:j")) for server in self._servers)
 
     async def close(self) -> None:
         if self._task is not None:

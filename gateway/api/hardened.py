@@ -1,0 +1,201 @@
+"""What uvicorn's HTTP protocol leaves open to clients that are slow, greedy or ambiguous.
+
+The parser (llhttp) is strict already: lengths given twice or beside a chunked coding, folded or bare lines, spaces
+before colons, wrong chunks. What it lets pass is refused here before the application hears of it. A request that
+two readers could understand differently gets one 400, and its connection is closed.
+
+Oddities, on purpose:
+1. No timers: the server calls `look` on each connection once a second, and a connection counts the calls (`waited`),
+   so a deadline comes up to one second early. uvicorn would set a timer and cancel it for every request.
+2. The head's size is measured by what was read, and exactly only where a read was large.
+3. A refusal in the midst of another answer cannot be said: then the connection is reset. uvicorn would write its 400
+   into that answer.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any, cast
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway.core.errors import AtlasError, RequestError
+from gateway.dialects.openai_errors import request_body
+
+HEAD_S, IDLE_S, BODY_S, SEND_S = 10, 10, 35, 60
+"""Seconds: for a head from its first byte; between two requests; for a body, which the routes themselves bound to 30;
+for a client that takes nothing, which readers of streams are bounded in by the housekeeper, and sooner."""
+
+MAX_HEAD = 32_768
+MAX_HEADERS = 100
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_NOTED = frozenset({b"expect", b"host", b"transfer-encoding"})
+
+
+class _Refused(AtlasError):
+    """Raised through the parser, which stops there."""
+
+
+class HardenedProtocol(HttpToolsProtocol):
+    """One connection. `waited` counts seconds in which a client owed something."""
+
+    waited = 0
+    _head = -1  # bytes of a head that is arriving; -1: none is
+    _read = 0
+    _unsent = 0
+    _hosts = 0
+    _coding = b""
+    _host = b""
+    _refusal: RequestError | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes have come."""
+        self._read = len(data)
+        begun = self.scope
+        super().data_received(data)
+        if self._head >= 0 and self.scope is begun:
+            self._head += len(data)
+            if self._head > MAX_HEAD and not self.transport.is_closing():
+                self._refusal = _too_large()
+                self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.waited = self._head = self._hosts = 0
+        self._coding = b""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header is whole."""
+        name = name.lower()
+        if name in _NOTED:
+            self._note(name, value)
+        self.headers.append((name, value))
+
+    def _note(self, name: bytes, value: bytes) -> None:
+        if name == b"host":
+            self._hosts += 1
+            self._host = value
+        elif name == b"transfer-encoding":
+            self._coding = value
+        elif value.lower() == b"100-continue":
+            self.expect_100_continue = True
+
+    def on_headers_complete(self) -> None:
+        """A head is whole: refuse it, or begin to answer."""
+        parser: Any = self.parser
+        version = parser.get_http_version()
+        if (
+            self._hosts != 1
+            or self._coding
+            or self.url[:1] != b"/"
+            or b"#" in self.url
+            or len(self.headers) > MAX_HEADERS
+            or self._head + self._read > MAX_HEAD
+            or version != "1.1"
+        ):
+            self._refusal = self._judge(parser.get_method(), version)
+            if self._refusal is not None:
+                raise _Refused
+        self.waited, self._head = 0, -1
+        super().on_headers_complete()
+
+    def _judge(self, method: bytes, version: str) -> RequestError | None:
+        """A head that is not the usual one: why it is refused, if it is."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.headers) > MAX_HEADERS or size > MAX_HEAD:
+            return _too_large()
+        if version not in {"1.0", "1.1"}:
+            return _bad(f"HTTP/{version} is not spoken here, HTTP/1.1 is")
+        if self._hosts != 1 and not (version == "1.0" and self._hosts == 0):
+            return _bad(f"a request has one Host header, got {self._hosts}")
+        if self._coding and (version == "1.0" or self._coding.strip().lower() != b"chunked"):
+            return _bad("a transfer-encoding is chunked and nothing else, and needs HTTP/1.1")
+        if method == b"CONNECT" or self._is_odd_target():
+            return _bad("the request's target is not understood")
+        return None
+
+    def _is_odd_target(self) -> bool:
+        """Neither a path, nor an address whose host is the Host header's, nor `*` (RFC 9112, 3.2)."""
+        if b"#" in self.url:
+            return True
+        scheme, found, rest = self.url.partition(b"://")
+        if self.url[:1] == b"/" or self.url == b"*":
+            return False
+        authority = rest.partition(b"/")[0].partition(b"?")[0]
+        return not found or scheme.lower() not in {b"http", b"https"} or authority.lower() != self._host.lower()
+
+    def on_response_complete(self) -> None:
+        """An answer is whole; as uvicorn's, without its timer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.waited = 0
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  ours says more
+        """Refuse what was read, in OpenAI's shape, and close; with what `_refusal` says, if it says something."""
+        error = self._refusal or _bad("this is not HTTP/1.1 as RFC 9112 has it")
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started or not cycle.more_body or cycle.scope is not self.scope:
+                self.abort()
+                return
+            cycle.disconnected = True  # its task finds nobody to answer
+            cycle.message_event.set()
+        self._say(error)
+
+    def _say(self, error: RequestError) -> None:
+        body = msgspec.json.encode(request_body(error))
+        fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode("ascii"))]
+        # the server's own may hold a `connection: close` of theirs
+        own = [field for field in self.server_state.default_headers if field[0] != b"connection"]
+        lines = [b"%b: %b\r\n" % field for field in (*own, *fields, (b"connection", b"close"))]
+        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
+        self.transport.close()
+
+    def look(self) -> None:
+        """Called once a second: part from a client that owes something for too long."""
+        transport, cycle = self.transport, cast("Any", self.cycle)
+        unsent, is_closing = transport.get_write_buffer_size(), transport.is_closing()
+        if cycle is not None and not cycle.response_complete and cycle.scope is self.scope and not is_closing:
+            self._look_at_answer(unsent if self.flow.write_paused else 0, owes_body=cycle.more_body)
+            return
+        self.waited += 1
+        if unsent or is_closing:
+            if self.waited >= SEND_S:
+                self.abort()
+        elif self._head >= 0:
+            if self.waited >= HEAD_S:
+                self._refusal = RequestError("the request's head was not whole in time", status=408, code="timeout")
+                self.send_400_response("")
+        elif self.waited >= IDLE_S:
+            transport.close()
+
+    def _look_at_answer(self, unsent: int, *, owes_body: bool) -> None:
+        """An answer is under way: its body must come, and what was sent of it must be taken."""
+        is_stuck = owes_body or (unsent and unsent == self._unsent)
+        self.waited = self.waited + 1 if is_stuck else 0
+        self._unsent = unsent
+        if self.waited >= (BODY_S if owes_body else SEND_S):
+            self.abort()
+
+    def abort(self) -> None:
+        """Reset the connection: by default the kernel would go on offering what it has queued, then close with FIN."""
+        if not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self.transport.abort()
+
+
+def _bad(message: str) -> RequestError:
+    return RequestError(message, code="bad_http")
+
+
+def _too_large() -> RequestError:
+    message = f"a request's head has at most {MAX_HEADERS} headers and {MAX_HEAD} bytes"
+    return RequestError(message, status=431, code="head_too_large")

@@ -1,0 +1,58 @@
+"""POST /v1/keys/{key_id}/revoke: every replica refuses the key from now on, and cancels what runs in its name.
+
+A key goes by its name in the configuration. Take it out of there as well: a journal in memory knows of a revocation
+until the process ends (`durable: false`), one in Redis for about a year.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from fastapi import APIRouter, Depends, Response
+
+from gateway.api.auth import ADMIN
+from gateway.core.errors import RequestError
+
+if TYPE_CHECKING:
+    from gateway.api.auth import Keyring
+    from gateway.backing import Backing
+    from gateway.pipeline import Pipeline
+    from gateway.streams.control import StreamControl
+    from gateway.streams.lifecycle import Record
+
+REASON = "key_revoked"
+
+
+class Revocations:
+    """What follows when keys are revoked, here or on another replica."""
+
+    def __init__(self, keyring: Keyring, pipeline: Pipeline, control: StreamControl) -> None:
+        self._keyring, self._pipeline, self._control = keyring, pipeline, control
+
+    def revoked(self, key_ids: frozenset[str]) -> None:
+        """These are refused from now on, and no others; their streams that are owned here are cancelled."""
+        self._keyring.revoke(key_ids)
+        for session in self._pipeline.hub.sessions():
+            self.owned(session.record)
+
+    def owned(self, record: Record) -> None:
+        """A stream is owned here from now on: its caller may have been let in before the key was revoked."""
+        if self._keyring.is_revoked(record.key_id):
+            self._pipeline.spawn(self._control.cancel_quietly(record, REASON))
+
+
+def router(keyring: Keyring, backing: Backing) -> APIRouter:
+    """The route, bound to one app's keys."""
+    routes = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[Depends(ADMIN)])
+
+    @routes.post("/{key_id}/revoke", summary="Refuse this key everywhere, and cancel what runs in its name")
+    async def revoke(key_id: str) -> Response:
+        if not keyring.knows(key_id):
+            msg = f"no key {key_id!r:.64} is configured here"
+            raise RequestError(msg, status=404, code="key_not_found", param="key_id")
+        await backing.revoke(key_id)
+        body = {"id": key_id, "object": "key", "revoked": True, "durable": backing.shared}
+        return Response(msgspec.json.encode(body), media_type="application/json")
+
+    return routes

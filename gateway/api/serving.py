@@ -1,0 +1,202 @@
+"""The server: uvicorn with an end of Atlas's own.
+
+uvicorn tells the application that the process ends only once every connection is closed, which a stream of minutes
+does not do in time. Here the first signal begins the drain:
+
+1. Readiness says 503 at once, and new streams are refused with 503 and Retry-After. All else is served on: whoever has
+   a stream here may read, pause, resume and cancel it.
+2. Every answer closes its connection, idle ones are closed. Connections on which nothing was asked yet may have a
+   request under way, so they stay until the end.
+3. The listener accepts for `LINGER_S` more: load balancers ask for readiness every few seconds, and until they know,
+   what they send should get an answer that can be retried, not a refused connection, which they make a 502 of. Ctrl-C
+   comes from a person, and skips that. Where other replicas can do all that this one can, the listener closes then;
+   a journal in memory leaves nowhere else to control the streams, so there it stays open as long as they.
+4. The streams finish within `drain_s`, or are handed over or ended (`api.drain`).
+5. Their readers have `FLUSH_S` to take what was said to them; what is open then is reset. The application's lifespan
+   ends, the process exits with 0.
+
+A second signal skips all waiting. `HARD_LIMIT_S` after the streams' time a thread ends the process, whatever hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Generator
+    from types import FrameType
+
+    from gateway.api.drain import Drain
+    from gateway.api.signals import Signals
+
+log = logging.getLogger("atlas.server")
+
+LINGER_S = 2.0
+FLUSH_S = 2.0
+HARD_LIMIT_S = 10.0
+BEAT_S = 1.0
+CLOSE = (b"connection", b"close")
+
+
+def server_config(app: Any, backlog: int) -> uvicorn.Config:
+    """How uvicorn serves Atlas; its own time-out of shutting down is not used."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="gateway.api.server:Protocol",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,  # nothing that Atlas decides depends on a client's address
+        backlog=backlog,
+    )
+
+
+class Server(uvicorn.Server):
+    """Serves until a signal, then drains. `announce` is called once it answers."""
+
+    def __init__(
+        self, config: uvicorn.Config, drain: Drain, signals: Signals, announce: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(config)
+        self._drain, self._signals, self._announce = drain, signals, announce
+        self._told = asyncio.Event()
+        self._linger_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._watchdog: threading.Timer | None = None
+
+    def run(self, sockets: list[socket.socket] | None = None) -> int:  # type: ignore[override]
+        """Serve, and return the exit code: 0 after a signal, at whatever time it came."""
+        with contextlib.suppress(asyncio.CancelledError):  # a signal before it was up
+            super().run(sockets)
+        self.calm()
+        return 0 if self._told.is_set() and not self.lifespan.should_exit else 1
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """While it serves, signals come here; uvicorn would install handlers of its own and repeat them at the end."""
+        loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self._signals.receiver = lambda number: _post(loop, self.handle_exit, number)
+        try:
+            yield
+        finally:
+            self._signals.receiver = lambda _number: None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature is uvicorn's
+        """A signal has come: drain, or leave at once if it is the second one, or if nothing is served yet."""
+        if self._told.is_set():
+            log.info("a second signal: ending at once")
+            self._drain.hurry()
+            self._limit(HARD_LIMIT_S)
+            return
+        self._told.set()
+        self._drain.begin()
+        self._linger_s = min(LINGER_S, self._drain.drain_s) if sig == signal.SIGTERM else 0.0
+        self._limit(self._drain.drain_s + HARD_LIMIT_S)
+        if not self.started and self._task is not None:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it reports the cancellation as an error
+            self._task.cancel()
+
+    def _limit(self, seconds: float) -> None:
+        """From now on the process has so long to end."""
+        self.calm()
+        self._watchdog = threading.Timer(seconds, _give_up)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+
+    def calm(self) -> None:
+        """It has ended: nothing need be forced."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+    async def main_loop(self) -> None:
+        """Serve until a signal has come and the streams had their time."""
+        async with asyncio.TaskGroup() as tasks:
+            beat = tasks.create_task(self._beat(), name="server")
+            await self._told.wait()
+            await self._wind_down(tasks)
+            beat.cancel()
+
+    async def _beat(self) -> None:
+        """What is due every second, also while it drains: the Date header, and clients that owe something."""
+        while True:
+            await self.on_tick(0)
+            for connection in self._connections():
+                connection.look()
+            await asyncio.sleep(BEAT_S)
+
+    async def _wind_down(self, tasks: asyncio.TaskGroup) -> None:
+        """Steps 1 to 4: everything but the end of the streams that are left."""
+        self._drain.begin()
+        self.config.encoded_headers.append(CLOSE)
+        await self.on_tick(0)
+        for connection in self._connections():
+            connection.finish()
+        lingering = tasks.create_task(self._linger(), name="linger")
+        await self._drain.wait(self.server_state.tasks.__len__)
+        await lingering
+
+    async def _linger(self) -> None:
+        await self._drain.pause(self._linger_s)
+        if self._drain.shared:
+            self._close_listeners()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Step 5, after the streams that are left have ended."""
+        self._close_listeners()
+        for listener in sockets or ():
+            listener.close()
+        for connection in self._connections():
+            connection.shutdown()
+        await self._drain.end()
+        await self._flushed(FLUSH_S)
+        for connection in self._connections():
+            connection.abort()
+        await self._flushed(FLUSH_S)
+        for task in tuple(self.server_state.tasks):
+            task.cancel()
+        await self.lifespan.shutdown()
+
+    async def _flushed(self, seconds: float) -> None:
+        """Until every request is answered and every connection closed, or so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.server_state.tasks or self.server_state.connections:  # noqa: ASYNC110  uvicorn has no event
+                    await asyncio.sleep(0.01)
+
+    def _connections(self) -> list[Any]:
+        """Those that are open, each a `server.Protocol`."""
+        return list(self.server_state.connections)
+
+    def _close_listeners(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+def _post(loop: asyncio.AbstractEventLoop, act: Callable[[int, None], None], number: int) -> None:
+    """Act in the loop: a signal's handler runs in the middle of whatever the loop was doing."""
+    loop.call_soon_threadsafe(act, number, None)
+
+
+def _give_up() -> None:
+    """Something hangs: leave all the same; for the watchdog's thread."""
+    log.error("the shutdown took too long: leaving as it is")
+    os._exit(1)

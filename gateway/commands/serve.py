@@ -1,0 +1,99 @@
+"""`atlas serve`, `check` and `config show`: what is served, and what would be."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+from gateway.commands.parts import command, file_flags, group
+from gateway.commands.terminal import DONE
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from config.settings import Settings
+    from gateway.api.serving import Server
+    from gateway.api.signals import Signals
+    from gateway.commands.parts import Commands
+    from gateway.commands.terminal import Terminal
+
+_SERVE = """Start the gateway. Without a configuration file it serves this machine, with the mock and the vendors whose
+usual variables are set.
+
+SIGTERM and Ctrl-C let running streams end first, a second one does not. SIGHUP reads the file again: endpoints, routes,
+keys, budgets and agents are taken over at once, what is wrong with it is logged and changes nothing."""
+
+
+def add(commands: Commands) -> None:
+    """The commands."""
+    file = [file_flags()]
+    serve = command(commands, "serve", "start the gateway", _serve, parents=file, description=_SERVE)
+    serve.add_argument("--host", help="the address to bind to")
+    serve.add_argument("--port", type=int, help="the port to bind to; 0 takes any free one")
+    serve.add_argument("--insecure", action="store_true", help="serve other machines although there are no keys")
+    command(commands, "check", "validate the configuration", _check, parents=file)
+    shown = group(command(commands, "config", "look at the configuration"), "config_command")
+    command(shown, "show", "print the effective settings, without secrets", _show, parents=file)
+
+
+def _check(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from config.load import load  # noqa: PLC0415  commands that ask a gateway start in half the time without it
+    from gateway.commands.announcement import summary_text  # noqa: PLC0415
+
+    terminal.say(summary_text(load(arguments.config, terminal.environ)))
+    return DONE
+
+
+def _show(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from config.load import load  # noqa: PLC0415
+    from config.show import redacted_yaml  # noqa: PLC0415
+
+    terminal.show(redacted_yaml(load(arguments.config, terminal.environ)))
+    return DONE
+
+
+def _serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from gateway.api.signals import Signals  # noqa: PLC0415  it and the next belong to the server
+
+    with Signals() as signals:
+        from config.load import load  # noqa: PLC0415
+        from gateway.commands.binding import base_url, listen, refuse_exposure  # noqa: PLC0415
+
+        def read() -> Settings:
+            insecure, host, port = arguments.insecure or None, arguments.host, arguments.port
+            found = load(arguments.config, terminal.environ, host=host, port=port, insecure=insecure)
+            refuse_exposure(found)
+            return found
+
+        settings = read()
+        with listen(settings.server.host, settings.server.port) as listener:
+            host, port = listener.getsockname()[:2]
+            server = _server(settings, read, signals, base_url(host, port), terminal)
+            _tune_process(settings)
+            return server.run([listener])
+
+
+def _tune_process(settings: Settings) -> None:
+    """What belongs to the process, not to the app: where logs go, and a garbage collector that looks less often.
+
+    Streams are freed by reference counts; the default thresholds would walk every open stream many times a second.
+    """
+    from gateway.telemetry.logs import configure  # noqa: PLC0415 - after uvicorn, whose logs go the same way
+
+    configure(settings.server.log_level)
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
+
+
+def _server(settings: Settings, read: Callable[[], Settings], signals: Signals, url: str, terminal: Terminal) -> Server:
+    """A server of these settings, which says so once it answers; `read` gives those of a reload."""
+    # `check` and `config show` start in half the time without the web framework
+    from gateway.api.serving import Server, server_config  # noqa: PLC0415
+    from gateway.app import create  # noqa: PLC0415
+    from gateway.commands.announcement import startup_text  # noqa: PLC0415
+    from gateway.commands.binding import BACKLOG  # noqa: PLC0415
+
+    app = create(settings)
+    text = startup_text(settings, url)
+    return Server(server_config(app, BACKLOG), app.drain, signals, lambda: terminal.show(text + "\n"))

@@ -1,0 +1,102 @@
+"""What the settings say of everything but providers, as the values and objects that the parts take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agents.api import PREFIX
+from gateway.api.auth import Key, Keyring
+from gateway.backing import InMemory, InRedis, SharedJournal
+from gateway.core.keys import parse_digest
+from gateway.core.principal import Principal, Scope
+from gateway.pool.plan import Limits, Plans, configured
+from gateway.streams.ground import Policy
+from gateway.streams.housekeeping import Rhythm
+from gateway.streams.journal_memory import Bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from config.keys import Tenant as TenantSettings
+    from config.settings import Key as KeySettings
+    from config.settings import Settings
+    from gateway.backing import Backing
+    from gateway.core.clock import Clock
+    from gateway.pool.budget import Budget
+    from gateway.telemetry.metrics import Metrics
+
+
+def plans(settings: Settings) -> Plans:
+    """Budgets and limits of keys and tenants."""
+    rows: list[tuple[str, str | None, KeySettings | TenantSettings]] = [
+        *((key.tenant, key.id, key) for key in settings.keys),
+        *((row.id, None, row) for row in settings.tenants),
+    ]
+    found: list[Budget] = []
+    for tenant, key, row in rows:
+        for budget in row.budgets:
+            found += configured(tenant, key, budget.per, budget.tokens, budget.usd)
+        found += Limits(**row.limits.model_dump()).budgets(tenant, key)
+    return Plans(found)
+
+
+def keyring(settings: Settings, clock: Clock) -> Keyring:
+    """The API keys and whose they are."""
+    def key(row: KeySettings) -> Key:
+        who = Principal(row.tenant, row.id, frozenset(map(Scope, row.scopes)))
+        return Key(
+            digest=parse_digest(row.hash),
+            principal=who,
+            expires=None if row.expires is None else row.expires.timestamp(),
+        )
+
+    pepper = "" if settings.key_pepper is None else settings.key_pepper.get_secret_value()
+    return Keyring(map(key, settings.keys), pepper.encode(), clock)
+
+
+def backing(settings: Settings, clock: Clock, metrics: Metrics) -> Backing:
+    """The journal in this process, or the one that replicas share."""
+    journal = settings.journal
+    if journal.kind == "memory" or journal.url is None:
+        return InMemory(_bounds(settings), clock)
+    place = SharedJournal(
+        url=journal.url, degrade=journal.degrade, lease_s=journal.lease_s, poll_s=journal.poll_s,
+        sweep_s=journal.sweep_s,
+    )  # fmt: skip
+    return InRedis(place, _bounds(settings), clock, metrics)
+
+
+def recoverable(settings: Settings) -> Callable[[str], bool]:
+    """Whether requests of a route are kept beside their logs; never those for agents: nobody else can go on with them."""
+    by_route = {route.model: route.recovery for route in settings.routes if route.recovery is not None}
+    by_route |= {PREFIX + agent.name: False for agent in settings.effective_agents}
+    return lambda model: by_route.get(model, settings.streams.recovery)
+
+
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        max_total_bytes=settings.journal.max_total_bytes,
+        ttl_live_s=settings.streams.ttl_live_s,
+        ttl_terminal_s=settings.streams.ttl_terminal_s,
+        ttl_record_s=settings.streams.ttl_record_s,
+    )
+
+
+def policy(settings: Settings) -> Policy:
+    """Bounds of a stream."""
+    return Policy(
+        max_stream_bytes=settings.journal.max_stream_bytes,
+        max_stream_events=settings.journal.max_stream_events,
+        pause_hold_bytes=settings.streams.pause_hold_bytes,
+        degrade=settings.journal.degrade,
+        give_up_s=settings.streams.ttl_live_s,
+    )
+
+
+def rhythm(settings: Settings) -> Rhythm:
+    """How often the housekeeper looks at what."""
+    return Rhythm(
+        tick_s=settings.streams.tick_s,
+        pause_max_s=settings.streams.pause_max_s,
+        client_send_s=settings.streams.client_send_s,
+    )

@@ -1,0 +1,1 @@
+"""The ledgers under judgement, one a file."""

@@ -1,0 +1,261 @@
+"""What the server makes of clients that are ambiguous, greedy or slow, byte by byte, on real sockets."""
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from config.settings import Settings
+from gateway.api.serving import Server, server_config
+from gateway.api.signals import Signals
+from gateway.app import create
+from tests.e2e.house import CHAT, ask, house, run
+from tests.support.chaos import ChaosProvider, Gate, Plan
+from tests.support.fold import fold
+from tests.support.http import CutBodyError, RawClient, RawStream
+from tests.support.server import atlas_settings
+
+GET = b"GET /livez HTTP/1.1\r\n"
+POST = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-type: application/json\r\n"
+HOST = b"Host: localhost\r\n"
+CHUNKED = POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+AMBIGUOUS = {
+    "length twice": POST + HOST + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+    "two lengths": POST + HOST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+    "list of lengths": POST + HOST + b"Content-Length: 1, 1\r\n\r\nx",
+    "length and coding": POST + HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "coding and length": POST + HOST + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",
+    "signed length": POST + HOST + b"Content-Length: +1\r\n\r\nx",
+    "negative length": POST + HOST + b"Content-Length: -1\r\n\r\nx",
+    "hexadecimal length": POST + HOST + b"Content-Length: 0x1\r\n\r\nx",
+    "length of two words": POST + HOST + b"Content-Length: 1 1\r\n\r\nxx",
+    "length beyond all bounds": POST + HOST + b"Content-Length: 99999999999999999999\r\n\r\nx",
+    "no length": POST + HOST + b"Content-Length: \r\n\r\n",
+    "length behind a vertical tab": POST + HOST + b"Content-Length: \x0b1\r\n\r\nx",
+    "unknown coding": POST + HOST + b"Transfer-Encoding: gzip\r\n\r\n",
+    "two codings": POST + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "codings in the wrong order": POST + HOST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+    "coding twice": POST + HOST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "coding that looks alike": POST + HOST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "coding identity": POST + HOST + b"Transfer-Encoding: identity\r\n\r\n",
+    "coding in HTTP/1.0": b"POST / HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "folded line": GET + HOST + b"X: a\r\n b\r\n\r\n",
+    "line folded by a tab": GET + HOST + b"X: a\r\n\tb\r\n\r\n",
+    "folded first line": b"GET /livez HTTP/1.1\r\n Host: localhost\r\n\r\n",
+    "bare line feeds": b"GET /livez HTTP/1.1\nHost: localhost\n\n",
+    "one bare line feed": GET + b"Host: localhost\nX: y\r\n\r\n",
+    "bare line feed at the end": GET + HOST + b"\n",
+    "bare carriage return": GET + b"Host: localhost\rX: y\r\n\r\n",
+    "carriage return in a value": GET + HOST + b"X: a\rb\r\n\r\n",
+    "null in a value": GET + HOST + b"X: a\0b\r\n\r\n",
+    "control character in a value": GET + HOST + b"X: a\x01b\r\n\r\n",
+    "space before the colon": GET + b"Host : localhost\r\n\r\n",
+    "no colon": GET + HOST + b"X\r\n\r\n",
+    "no name": GET + HOST + b": x\r\n\r\n",
+    "two hosts": GET + HOST + b"Host: elsewhere\r\n\r\n",
+    "host twice": GET + HOST + HOST + b"\r\n",
+    "no host": GET + b"\r\n",
+    "address of another host": b"GET http://elsewhere/livez HTTP/1.1\r\n" + HOST + b"\r\n",
+    "address of another scheme": b"GET ftp://localhost/livez HTTP/1.1\r\n" + HOST + b"\r\n",
+    "address with a user": b"GET http://me@localhost/livez HTTP/1.1\r\n" + HOST + b"\r\n",
+    "tunnel": b"CONNECT elsewhere:443 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "fragment": b"GET /livez#x HTTP/1.1\r\n" + HOST + b"\r\n",
+    "control character in the path": b"GET /li\x01vez HTTP/1.1\r\n" + HOST + b"\r\n",
+    "tab in the first line": b"GET\t/livez HTTP/1.1\r\n" + HOST + b"\r\n",
+    "no version": b"GET /livez\r\n" + HOST + b"\r\n",
+    "version 0.9": b"GET /livez HTTP/0.9\r\n" + HOST + b"\r\n",
+    "version 1.2": b"GET /livez HTTP/1.2\r\n" + HOST + b"\r\n",
+    "version 2": b"GET /livez HTTP/2.0\r\n" + HOST + b"\r\n",
+    "preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "small method": b"get /livez HTTP/1.1\r\n" + HOST + b"\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "chunk ended by a line feed": CHUNKED + b"1\nx\r\n0\r\n\r\n",
+    "chunk data ended by a line feed": CHUNKED + b"1\r\nx\n0\r\n\r\n",
+    "chunk without an end": CHUNKED + b"1\r\nxy\r\n0\r\n\r\n",
+    "chunk of no number": CHUNKED + b"zz\r\n",
+    "chunk with a prefix": CHUNKED + b"0x1\r\nx\r\n0\r\n\r\n",
+    "negative chunk": CHUNKED + b"-1\r\nx\r\n0\r\n\r\n",
+    "chunk beyond all bounds": CHUNKED + b"fffffffffffffffff\r\nx\r\n0\r\n\r\n",
+    "space behind a chunk's size": CHUNKED + b"1 \r\nx\r\n0\r\n\r\n",
+    "length in the trailer": CHUNKED + b"0\r\nContent-Length: 5\r\n\r\n",
+}
+
+GREEDY = {
+    "101 headers": GET + HOST + b"".join(b"x-%d: y\r\n" % n for n in range(100)) + b"\r\n",
+    "20,000 headers": GET + HOST + b"a:b\r\n" * 20_000 + b"\r\n",
+    "33 KiB in one header": GET + HOST + b"x: " + b"y" * 33 * 1024 + b"\r\n\r\n",
+    "5 MB in one header": GET + HOST + b"x: " + b"y" * 5_000_000 + b"\r\n\r\n",
+    "5 MB of headers without an end": GET + HOST + b"x: y\r\n" * 800_000,
+    "40 KiB of path": b"GET /" + b"x" * 40 * 1024 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
+}
+
+USUAL = {
+    "as it should be": GET + HOST + b"\r\n",
+    "100 headers": GET + HOST + b"".join(b"x-%d: y\r\n" % n for n in range(99)) + b"\r\n",
+    "31 KiB of headers": GET + HOST + b"x: " + b"y" * 31 * 1024 + b"\r\n\r\n",
+    "address of this host": b"GET http://localhost/livez HTTP/1.1\r\n" + HOST + b"\r\n",
+    "empty line before": b"\r\n" + GET + HOST + b"\r\n",
+    "bytes beyond ASCII in a value": GET + HOST + b"x: \xff\r\n\r\n",
+    "an upgrade that is not known": GET + HOST + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+    "chunked by another spelling": GET + HOST + b"Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n",
+}
+
+
+async def answers(client: RawClient, raw: bytes) -> list[int]:
+    """The statuses of all that is answered to these bytes until the connection is closed."""
+    seen: list[int] = []
+    sending = asyncio.ensure_future(client.send(raw))
+    try:
+        while True:
+            answer: RawStream = await client.head()
+            await answer.read()
+            seen.append(answer.status)
+    except CutBodyError:
+        pass
+    finally:
+        sending.cancel()
+        await asyncio.wait([sending])
+    return seen
+
+
+@pytest.mark.parametrize("case", AMBIGUOUS)
+def test_ambiguous(case: str) -> None:
+    """What two readers may understand differently gets one 400, its connection is closed, and nothing comes of it."""
+
+    async def scenario() -> None:
+        async with house() as it:
+            async with it.client() as client:
+                await client.send(AMBIGUOUS[case] + GET + HOST + b"\r\n")
+                answer = await client.head()
+                assert (answer.status, answer.headers["connection"]) == (400, "close")
+                assert json.loads(await answer.read())["error"]["code"] == "bad_http"
+                assert await answers(client, b"") == []
+            assert it.up.requests == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("case", GREEDY)
+def test_greedy(case: str) -> None:
+    """A head beyond 32 KiB or 100 headers gets a 431, or a reset if it goes on and on; its connection is closed."""
+
+    async def scenario() -> None:
+        async with house() as it, it.client() as client:
+            assert await answers(client, GREEDY[case]) in ([431], [])
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("case", USUAL)
+def test_usual(case: str) -> None:
+    """What is unusual and clear is answered, and the connection goes on."""
+
+    async def scenario() -> None:
+        async with house() as it, it.client() as client:
+            for _ in range(2):
+                await client.send(USUAL[case])
+                answer = await client.head()
+                assert (answer.status, json.loads(await answer.read())) == (200, {"status": "ok"})
+
+    run(scenario())
+
+
+def test_old_version() -> None:
+    """HTTP/1.0 is served, also without a Host header where hosts are not checked."""
+
+    async def scenario() -> None:
+        async with house(server={"allowed_hosts": ["*"]}) as it, it.client() as client:
+            assert await answers(client, b"GET /livez HTTP/1.0\r\n\r\n") == [200]
+
+    run(scenario())
+
+
+def test_rubbish_behind_a_request() -> None:
+    """Bytes that are no request, sent while another is answered, never get into that answer: it is cut by a reset."""
+
+    async def scenario() -> None:
+        async with house(Plan(gate=Gate(2))) as it, it.client() as client:
+            answer = await client.stream("POST", CHAT, json=ask())
+            await answer.until_frames(2)
+            await client.send(b"\x00rubbish\r\n\r\n")
+            assert b"400" not in await answer.read_cut()
+            assert answer.ended in {"eof", "reset"}
+
+    run(scenario())
+
+
+@asynccontextmanager
+async def served(settings: Settings) -> AsyncIterator[str]:
+    """The server of `atlas serve`, in the test's loop, with a beat a hundred times as quick; its URL."""
+    app = create(settings)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = Server(server_config(app, 2048), app.drain, Signals())
+        task = asyncio.ensure_future(server.serve([listener]))
+        try:
+            yield url
+        finally:
+            server.handle_exit(signal.SIGINT, None)
+            await task
+            server.calm()
+
+
+def test_slow_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections without a request, with half a head, and idle ones are gone after ten beats; a stream lives on."""
+    monkeypatch.setattr("gateway.api.serving.BEAT_S", 0.01)
+
+    async def scenario() -> None:
+        gate = Gate(2)
+        async with ChaosProvider(Plan(gate=gate)) as up, served(atlas_settings(up)) as url, AsyncExitStack() as clients:
+            live, *slow = [RawClient.to(url) for _ in range(301)]
+            await clients.enter_async_context(live)
+            stream = await live.stream("POST", CHAT, json=ask())
+            for at, client in enumerate(slow):
+                await clients.enter_async_context(client)
+                await client.send([b"", GET, GET + HOST + b"\r\n"][at % 3])
+            assert await asyncio.gather(*(answers(client, b"") for client in slow)) == [[], [408], [200]] * 100
+            gate.open()
+            assert fold(await stream.read()).done
+
+    run(scenario())
+
+
+def test_slow_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that stands still is not waited for, whatever the route does about it; its connection is reset."""
+    monkeypatch.setattr("gateway.api.serving.BEAT_S", 0.01)
+
+    async def scenario() -> None:
+        async with served(atlas_settings()) as url, RawClient.to(url) as client:
+            assert await answers(client, POST + HOST + b"Content-Length: 100\r\n\r\n{") == []
+
+    run(scenario())
+
+
+def test_client_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks and asks, and takes no answer, is parted from."""
+    monkeypatch.setattr("gateway.api.serving.BEAT_S", 0.01)
+
+    async def scenario() -> None:
+        async with served(atlas_settings()) as url, RawClient.to(url, receive_buffer=4096) as client:
+            await client.send((b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n") * 500)
+            await asyncio.sleep(1.5)  # it takes nothing, for more than sixty beats
+            assert len(await answers(client, b"")) < 400
+
+    run(scenario())
+
+
+def test_many_requests_at_once() -> None:
+    """Requests that are sent without waiting for answers are answered in order, however many a read holds."""
+
+    async def scenario() -> None:
+        async with house() as it, it.client() as client:
+            assert await answers(client, (GET + HOST + b"\r\n") * 3000 + b"GET / HTTP/1.0\r\n\r\n") == [200] * 3000 + [
+                400
+            ]
+
+    run(scenario())
