@@ -33,7 +33,7 @@ class Catalog:
 
     def replace(self, other: Catalog) -> None:
         """Have another one's agents instead, for whoever asks from now on."""
-        self._agents = other._agents  # noqa: SLF001  its own kind
+        self._agents = other._agents
 
     def __iter__(self) -> Any:
         return iter(self._agents.values())

@@ -70,9 +70,11 @@ class Breaker(Section):
     """When an endpoint that fails is no longer asked, and for how long; times in seconds.
 
     It opens after so many `failures` in a row, or when `ratio` of at least so many `samples` in `window_s` failed; for
-    `open_s`, doubled each time up to `open_max_s`, after which one request is the probe.
+    `open_s`, doubled each time up to `open_max_s`, after which one request is the probe. Not `enabled`: the endpoint is
+    asked whatever it answered, and its keys never rest.
     """
 
+    enabled: bool = True
     failures: Annotated[int, Field(ge=1)] = 5
     ratio: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
     samples: Annotated[int, Field(ge=1)] = 10

@@ -6,7 +6,6 @@ Nobody else reads settings or builds clients.
 from __future__ import annotations
 
 import asyncio
-import random
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,6 +40,7 @@ from gateway.pool.routes import RouteTable
 from gateway.pool.settlement import Books
 from gateway.pool_from_settings import Upstreams, groups, prices
 from gateway.recovery import Recovery
+from gateway.reload import Reload
 from gateway.runs import Runs
 from gateway.streams.control import StreamControl
 from gateway.streams.housekeeping import Housekeeper
@@ -65,6 +65,7 @@ class Atlas(FastAPI):
     edge: Edge
     services: Services
     drain: Drain
+    reload: Reload
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, or run the lifespan."""
@@ -129,7 +130,7 @@ def create(
     keyring = from_settings.keyring(settings, clock)
     revocations = keys.Revocations(keyring, pipeline, control)
     pipeline.on_owned = revocations.owned
-    backing.attach(hub, Recovery(pipeline).revive, revocations.revoked)
+    backing.attach(hub, Recovery(pipeline), revocations.revoked)
     services = Services(
         pipeline=pipeline,
         control=control,
@@ -149,6 +150,7 @@ def create(
         lifespan=_lifespan(pipeline, keeper, upstreams, drain, backing),
     )  # fmt: skip
     app.services, app.drain = services, drain
+    app.reload = Reload(settings, services, pool, agents, runs, upstreams)
     app.edge = Edge(services, _hot(services), app.framework)
     for router in (
         describe_hot(),
@@ -198,18 +200,17 @@ def _lifespan(pipeline: Pipeline, keeper: Housekeeper, upstreams: Upstreams, dra
             async with asyncio.TaskGroup() as tasks:
                 pipeline.tasks = tasks
                 beats = [tasks.create_task(keeper.run(), name="housekeeper")]
-                for name, check in upstreams.checks.items():
-                    beats.append(tasks.create_task(check.run(random.Random()), name=f"health of {name}"))
+                upstreams.watch(tasks)
                 yield
                 await drain.end()
+                upstreams.stop()
                 for beat in beats:
                     beat.cancel()
             await pipeline.budgets.flush()
             for task in standing:
                 task.cancel()
         pipeline.tasks = None
-        for provider in upstreams.providers:
-            await provider.aclose()
+        await upstreams.aclose()
 
     return lifespan
 

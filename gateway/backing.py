@@ -19,17 +19,15 @@ from gateway.streams.journal import JournalUnavailable
 from gateway.streams.journal_memory import Bounds, MemoryJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from gateway.core.clock import Clock
     from gateway.pool.ledger import Ledger
     from gateway.streams.hub import Hub
     from gateway.streams.journal import Journal
-    from gateway.streams.lifecycle import Record
-    from gateway.streams.sweeper import Sweeper
+    from gateway.streams.sweeper import Heir, Sweeper
     from gateway.telemetry.metrics import Metrics
 
-Revive: TypeAlias = "Callable[[Record], Awaitable[bool]]"
 OnRevoked: TypeAlias = "Callable[[frozenset[str]], None]"
 
 log = logging.getLogger("atlas.server")
@@ -75,7 +73,7 @@ class Backing(Protocol):
         """Whether there may be other replicas."""
         ...
 
-    def attach(self, hub: Hub, revive: Revive, on_revoked: OnRevoked) -> None:
+    def attach(self, hub: Hub, heir: Heir, on_revoked: OnRevoked) -> None:
         """The hub of this process, who goes on with a stream whose owner is gone, and who is told of revoked keys."""
         ...
 
@@ -133,7 +131,7 @@ class InMemory:
         self.journal, self.fleet, self.ledger = MemoryJournal(bounds, clock), Alone(_new_rid()), MemoryLedger(clock)
         self._revoked: frozenset[str] = frozenset()
 
-    def attach(self, hub: Hub, revive: Revive, on_revoked: OnRevoked) -> None:  # noqa: ARG002  no owner but this one
+    def attach(self, hub: Hub, heir: Heir, on_revoked: OnRevoked) -> None:  # noqa: ARG002  no owner but this one
         """Only revocations are of interest."""
         self._on_revoked = on_revoked
 
@@ -205,14 +203,14 @@ class InRedis:
     def _grown(self, sids: Iterable[str]) -> None:
         self.fleet.grown(sids)
 
-    def attach(self, hub: Hub, revive: Revive, on_revoked: OnRevoked) -> None:
+    def attach(self, hub: Hub, heir: Heir, on_revoked: OnRevoked) -> None:
         """Let the fleet wake this process's streams, the sweeper hand it others', and revocations arrive."""
         from gateway.streams.sweeper import Sweeper  # noqa: PLC0415
 
         self.fleet.attach(hub)
         self._hub, self._on_revoked = hub, on_revoked
         self._sweeper = Sweeper(
-            self.fleet.orphans, self.journal, hub, revive, sweep_s=self._place.sweep_s, rng=random.Random()
+            self.fleet.orphans, self.journal, hub, heir, sweep_s=self._place.sweep_s, rng=random.Random()
         )
 
     def stay(self) -> None:

@@ -42,6 +42,7 @@ def plans(settings: Settings) -> Plans:
 
 def keyring(settings: Settings, clock: Clock) -> Keyring:
     """The API keys and whose they are."""
+
     def key(row: KeySettings) -> Key:
         who = Principal(row.tenant, row.id, frozenset(map(Scope, row.scopes)))
         return Key(
@@ -67,7 +68,7 @@ def backing(settings: Settings, clock: Clock, metrics: Metrics) -> Backing:
 
 
 def recoverable(settings: Settings) -> Callable[[str], bool]:
-    """Whether requests of a route are kept beside their logs; never those for agents: nobody else can go on with them."""
+    """Whether requests of a route are kept beside their logs; never an agent's: nobody else can go on with those."""
     by_route = {route.model: route.recovery for route in settings.routes if route.recovery is not None}
     by_route |= {PREFIX + agent.name: False for agent in settings.effective_agents}
     return lambda model: by_route.get(model, settings.streams.recovery)

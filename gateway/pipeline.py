@@ -9,6 +9,7 @@ end         one settlement row a leg, one log line, metrics, what the status obj
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.bookkeeping import bound, malformed, payer_of
 from gateway.core.errors import RequestError
-from gateway.core.events import End, Start, State
+from gateway.core.events import TERMINAL, End, Start, State
 from gateway.core.ids import new_sid, show_sid
 from gateway.dialects.catalog import DIALECTS
 from gateway.pool.capability import NOTHING, Needs
@@ -29,7 +30,6 @@ from gateway.streams.session import Session
 from gateway.streams.stored import Stored, encode
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Coroutine
 
     from gateway.bookkeeping import Bookkeeping
@@ -51,7 +51,9 @@ log = logging.getLogger("atlas.requests")
 
 WIRE_IDS = {dialect.name: dialect.id_prefix for dialect in DIALECTS.values()}
 OWNER_NONCE_LENGTH = 8
-RETRY_ELSEWHERE_S = "5"
+BIRTH_S, BIRTH_LOOKS = 2.0, 100
+"""So long a stream may take from the binding of its idempotency key to its log; and how often that is looked at."""
+RETRY_ELSEWHERE_S = "3"
 """By then a load balancer knows that this process is leaving."""
 
 
@@ -123,21 +125,34 @@ class Pipeline:
         key = None
         if options.idempotency_key is not None:
             key = _scoped(principal, request.dialect, options.idempotency_key)
-            bound, body_hash = await self.journal.remember(key, sid, hashlib.sha256(raw).hexdigest())
-            if bound != sid:
-                if body_hash != hashlib.sha256(raw).hexdigest():
-                    msg = "this Idempotency-Key was used with another body"
-                    raise RequestError(msg, status=422, code="idempotency_key_reused", param="Idempotency-Key")
-                if (opened := await self._reopen(bound)) is not None:
-                    return opened
-                await self.journal.forget(key)
-                await self.journal.remember(key, sid, body_hash)
+            if (opened := await self._bound(key, sid, hashlib.sha256(raw).hexdigest())) is not None:
+                return opened
         try:
             return await self._begin(sid, request, principal, options, key)
         except BaseException:
             if key is not None:
                 await self.journal.forget(key)
             raise
+
+    async def _bound(self, key: str, sid: str, body_hash: str) -> Opened | None:
+        """The stream that this key began before; None once the key is bound to `sid`."""
+        looks = 0
+        while True:
+            bound, body = await self.journal.remember(key, sid, body_hash)
+            if bound == sid:
+                return None
+            if body != body_hash:
+                msg = "this Idempotency-Key was used with another body"
+                raise RequestError(msg, status=422, code="idempotency_key_reused", param="Idempotency-Key")
+            try:
+                if (opened := await self._reopen(bound)) is not None:
+                    return opened
+            except UnknownStream:
+                looks += 1
+                if looks < BIRTH_LOOKS:  # who bound the key is about to create it
+                    await asyncio.sleep(BIRTH_S / BIRTH_LOOKS)
+                    continue
+            await self.journal.forget(key)
 
     async def _begin(
         self, sid: str, request: ChatRequest, principal: Principal, options: Options, key: str | None
@@ -236,10 +251,16 @@ class Pipeline:
         )
 
     async def _reopen(self, sid: str) -> Opened | None:
-        """A reader at the start of a stream that exists; None when its log is gone."""
+        """A reader at the start of a stream; None when its log is gone, or its key about to be freed.
+
+        Raises:
+            UnknownStream: it does not exist, or not yet.
+        """
         try:
             page = await self.journal.read(sid, -1, 1)
-        except (UnknownStream, ExpiredStream):
+            if page.record.state in TERMINAL and _frees_key(await self.journal.read(sid, page.tail - 1, 1)):
+                return None
+        except ExpiredStream:
             return None
         start = page.entries[0].events[0]
         channel = self.hub.join(page)
@@ -277,6 +298,14 @@ class Pipeline:
             metrics.paused.observe(stats.paused_s)
         if wasted_tokens:
             metrics.wasted_tokens.inc(wasted_tokens)
+
+
+def _frees_key(last: Page) -> bool:
+    """Whether a stream failed before any content, or was cancelled by its client's hanging up; by its last entry."""
+    end = last.entries[-1].control if last.entries else None
+    if not isinstance(end, End):
+        return False
+    return end.reason == "disconnect" or (end.state is State.FAILED and last.tail == 1)
 
 
 def _log_end(session: Session, end: End, facts: dict[str, Any]) -> None:

@@ -27,6 +27,8 @@ from gateway.upstream.fixed_headers import FixedHeaders
 from gateway.upstream.transport import Transport
 
 if TYPE_CHECKING:
+    import asyncio
+
     from config.settings import Endpoint as EndpointSettings
     from config.settings import Route as RouteSettings
     from config.settings import Settings
@@ -46,6 +48,7 @@ class Upstreams:
 
     checks: dict[str, HealthCheck] = field(default_factory=dict[str, HealthCheck])
     providers: list[Provider] = field(default_factory=list["Provider"])
+    replaced: list[Provider] = field(default_factory=list["Provider"])
     watching: list[asyncio.Task[None]] = field(default_factory=list["asyncio.Task[None]"])
 
     def watch(self, tasks: asyncio.TaskGroup) -> None:
@@ -59,11 +62,22 @@ class Upstreams:
             self.watching.pop().cancel()
 
     def replace(self, others: Upstreams, tasks: asyncio.TaskGroup) -> None:
-        """Run these instead. The old providers' idle connections are closed now, the others' when this is closed."""
+        """Run these instead; idle connections of the old ones are closed, those in use live on."""
         self.stop()
-        tasks.create_task(_close(tuple(self.providers)), name="close replaced providers")
-        self.providers[:] = [*self.providers[-self.newest[0] :], *others.providers] if self.newest else others.providers
+        self.replaced[:], self.providers[:] = self.providers, others.providers
+        tasks.create_task(_close(tuple(self.replaced)), name="close replaced providers")
+        self.checks.clear()
+        self.checks.update(others.checks)
         self.watch(tasks)
+
+    async def aclose(self) -> None:
+        """Close every idle connection, also of what was replaced last."""
+        await _close((*self.providers, *self.replaced))
+
+
+async def _close(providers: tuple[Provider, ...]) -> None:
+    for provider in providers:
+        await provider.aclose()
 
 
 def groups(settings: Settings, metrics: Metrics, clock: Clock, upstreams: Upstreams) -> list[ProviderGroup]:
@@ -173,7 +187,7 @@ def _endpoint(found: EndpointSettings, clock: Clock, upstreams: Upstreams, costs
     secrets = secrets or [None]
     keyed = tuple(_provider(found, secret, transport, clock) for secret in secrets)
     upstreams.providers.append(keyed[0])  # the others have the same transport
-    breaker = BreakerPolicy(**found.breaker.model_dump())
+    breaker = BreakerPolicy(**found.breaker.model_dump(exclude={"enabled"}))
     candidate = Candidate(found.name, random.Random(), _standing(found, costs, clock), breaker=breaker)
     if found.health is not None and found.base_url is not None:
         asked = _health_request(found, found.health, found.base_url, secrets[0])
@@ -204,6 +218,7 @@ def _standing(found: EndpointSettings, costs: PriceList, clock: Clock) -> Standi
         ),
         limits=EndpointLimits(**found.limits.model_dump()),
         keys=len(found.keys),
+        rests=found.breaker.enabled,
         input_usd=price(Usage(input_tokens=1_000_000)),
         output_usd=price(Usage(output_tokens=1_000_000)),
     )

@@ -4,14 +4,16 @@ find        the request that was stored beside the log, and a route that can go 
 claim       compare-and-set on gen and tail: what was read is what is claimed, and of several claimants one wins
 go on       a session like any other, whose source continues the partial answer; no upstream is asked before the claim
 
-What the dead owner's legs took is counted from the log, and billed with the rest.
+What the dead owner's legs took is counted from the log, and billed with the rest, or alone where nobody goes on.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from gateway.bookkeeping import payer_of
+from gateway.core.chat import ChatRequest
 from gateway.core.errors import Category, ProviderError, RequestError
 from gateway.core.ids import show_sid
 from gateway.pool.continuation import Level
@@ -22,6 +24,8 @@ from gateway.streams.stats import Stats
 from gateway.streams.stored import decode
 
 if TYPE_CHECKING:
+    from gateway.core.events import End
+    from gateway.core.usage import Usage
     from gateway.pipeline import Pipeline
     from gateway.streams.lifecycle import Record
     from gateway.upstream.contract import Batch
@@ -67,6 +71,25 @@ class Recovery:
         log.warning("goes on with the stream of a replica that is gone", extra={"stream": show_sid(record.sid)})
         return True
 
+    async def took(self, record: Record) -> Took | None:
+        """What the log says of a stream that only ends here; None if its route or its log is gone.
+
+        The prompt is known if the request was kept, or its provider said how long it is.
+
+        Raises:
+            JournalUnavailable: it is looked at again.
+        """
+        pipeline = self._pipeline
+        kept = await pipeline.journal.request(record.sid)
+        request = ChatRequest(record.dialect, record.model, ()) if kept is None else decode(kept).request
+        try:
+            account = pipeline.bookkeeping.account(pipeline.routes.find(record.model), request)
+            _, stats, _ = await self._read(record)
+        except (RequestError, UnknownStream, ExpiredStream):
+            return None
+        stats.account = account
+        return Took(stats, record, pipeline)
+
     async def _read(self, record: Record) -> tuple[Delivered, Stats, int]:
         """What the log holds, what its legs took so far, and the seq of its last event."""
         clock = self._pipeline.clock
@@ -88,3 +111,21 @@ class Recovery:
         step = Step(op=Op.CLAIM, op_id=f"claim:{owner}", expect_gen=record.gen, expect_seq=tail, owner=owner)
         answer, _ = await self._pipeline.journal.step(record.sid, step)
         return answer.outcome is Outcome.CHANGED
+
+
+class Took:
+    """What the legs of a stream took whose owner is gone, counted from its log."""
+
+    def __init__(self, stats: Stats, record: Record, pipeline: Pipeline) -> None:
+        self._stats, self._record, self._pipeline = stats, record, pipeline
+
+    def usage(self) -> tuple[Usage, int]:
+        """Usage of all legs, and how many they were."""
+        return self._stats.effective_usage(), len(self._stats.legs)
+
+    def settle(self, end: End) -> dict[str, Any]:
+        """Bill each leg; what the status shows of them."""
+        pipeline = self._pipeline
+        pipeline.bookkeeping.settle(self._stats, None, payer_of(self._record), end)
+        facts = self._stats.facts(pipeline.clock.monotonic(), [], end)
+        return {name: facts[name] for name in ("legs", "usage", "cost_usd")}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from gateway.api.deps import Services
     from gateway.pool.overview import Pool
+    from gateway.pool.routes import Answering
     from gateway.runs import Runs
 
 BOUND = ("server", "journal", "streams")
@@ -48,7 +49,7 @@ class Reload:
         models = groups(settings, services.metrics, services.clock, upstreams)
         agents, runs = catalog(settings), copy(self._runs)
         runs.models = RouteTable(models)
-        routes = [*models, *runs.routes(agents)]
+        routes: list[Answering] = [*models, *runs.routes(agents)]
         keyring, plans = from_settings.keyring(settings, services.clock), from_settings.plans(settings)
         books = copy(pipeline.bookkeeping.books)
         books.prices = prices(settings)
@@ -61,6 +62,9 @@ class Reload:
         pipeline.bookkeeping.books, pipeline.budgets.plans = books, plans
         pipeline.recoverable = from_settings.recoverable(settings)
         self._runs = runs
+        names = {endpoint.name for endpoint in settings.endpoints}
+        for gone in [endpoint.name for endpoint in self.settings.endpoints if endpoint.name not in names]:
+            services.metrics.forget(gone)
         waiting = needs_restart(self.settings, settings)
         self.settings = settings
         return waiting

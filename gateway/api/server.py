@@ -33,6 +33,7 @@ class Protocol(HardenedProtocol):
         self._gone = gone
         self.flow.resume_reading()
         if gone is not None and self.transport.is_closing():
+            self.cycle.disconnected = True  # `connection_lost` is still to come: no answer is no error
             gone()
 
     def whole_body(self, scope: Any) -> bytes | None:

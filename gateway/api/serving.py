@@ -32,7 +32,7 @@ import uvicorn
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
     from types import FrameType
 
     from gateway.api.drain import Drain
@@ -65,13 +65,19 @@ def server_config(app: Any, backlog: int) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """Serves until a signal, then drains. `announce` is called once it answers."""
+    """Serves until a signal, then drains. `announce` is called once it answers, `reload` awaited after each SIGHUP."""
 
     def __init__(
-        self, config: uvicorn.Config, drain: Drain, signals: Signals, announce: Callable[[], None] = lambda: None
+        self,
+        config: uvicorn.Config,
+        drain: Drain,
+        signals: Signals,
+        announce: Callable[[], None] = lambda: None,
+        reload: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(config)
-        self._drain, self._signals, self._announce = drain, signals, announce
+        self._drain, self._signals, self._announce, self._reload = drain, signals, announce, reload
+        self._hung_up = asyncio.Event()
         self._told = asyncio.Event()
         self._linger_s = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -89,10 +95,11 @@ class Server(uvicorn.Server):
         """While it serves, signals come here; uvicorn would install handlers of its own and repeat them at the end."""
         loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self._signals.receiver = lambda number: _post(loop, self.handle_exit, number)
+        self._signals.reloader = lambda: _wake(loop, self._hung_up)
         try:
             yield
         finally:
-            self._signals.receiver = lambda _number: None
+            self._signals.receiver, self._signals.reloader = lambda _number: None, lambda: None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature is uvicorn's
         """A signal has come: drain, or leave at once if it is the second one, or if nothing is served yet."""
@@ -131,7 +138,9 @@ class Server(uvicorn.Server):
         """Serve until a signal has come and the streams had their time."""
         async with asyncio.TaskGroup() as tasks:
             beat = tasks.create_task(self._beat(), name="server")
+            reloading = tasks.create_task(self._reload_when_told(), name="reload")
             await self._told.wait()
+            reloading.cancel()
             await self._wind_down(tasks)
             beat.cancel()
 
@@ -142,6 +151,13 @@ class Server(uvicorn.Server):
             for connection in self._connections():
                 connection.look()
             await asyncio.sleep(BEAT_S)
+
+    async def _reload_when_told(self) -> None:
+        """One reload after the other; signals that come during one are one more."""
+        while self._reload is not None:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            await self._reload()
 
     async def _wind_down(self, tasks: asyncio.TaskGroup) -> None:
         """Steps 1 to 4: everything but the end of the streams that are left."""
@@ -194,6 +210,11 @@ class Server(uvicorn.Server):
 def _post(loop: asyncio.AbstractEventLoop, act: Callable[[int, None], None], number: int) -> None:
     """Act in the loop: a signal's handler runs in the middle of whatever the loop was doing."""
     loop.call_soon_threadsafe(act, number, None)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    """As `_post`, for an event."""
+    loop.call_soon_threadsafe(event.set)
 
 
 def _give_up() -> None:

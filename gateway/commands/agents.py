@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gateway.commands.client import below, connect
 from gateway.commands.errors import Broken, Unreachable, WrongUse
-from gateway.commands.follow import Waiting, events, follow
+from gateway.commands.follow import events, follow, patient
 from gateway.commands.parts import command, gateway_flags, group
-from gateway.commands.terminal import DONE, FAILED, cell, one_line
+from gateway.commands.terminal import DONE, FAILED, cell
 from gateway.commands.tree import Tree
 
 if TYPE_CHECKING:
@@ -66,13 +65,11 @@ def _show(arguments: argparse.Namespace, terminal: Terminal) -> int:
         ("route", found["route"]), ("workers", found["workers"] or None), ("tasks", found["task_types"] or None),
         ("on failure", found["on_failure"]), ("limits", limits),
     ])  # fmt: skip
-    for name, value in (found.get("statistics") or {}).items():
-        terminal.say(f"so far  {name}: {cell(value) if not isinstance(value, dict) else _pairs(value)}")
+    if rows := found.get("statistics"):
+        head = ("task", "endpoint", "calls", "success", "first_token_ms", "tokens_per_s", "cost_usd")
+        terminal.say()
+        terminal.table([name.replace("_", " ") for name in head], [[row.get(name) for name in head] for row in rows])
     return DONE
-
-
-def _pairs(found: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {cell(value)}" for name, value in found.items()) or cell(None)
 
 
 def _run(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -111,6 +108,5 @@ def _watched(client: Client, path: str, task: str, terminal: Terminal) -> Iterat
         why = str(error)
     if not sid:
         raise Unreachable(f"{why}, before the run had an id")
-    terminal.complain(f"[{one_line(why)}; trying again]")
-    lost = lambda why: terminal.complain(f"[{one_line(why)}; trying again]")  # noqa: E731
-    yield from follow(client, sid, Waiting(time.sleep, time.monotonic, lost), after)
+    patient(terminal).lost(why)
+    yield from follow(client, sid, patient(terminal), after)

@@ -21,6 +21,7 @@ def startup_text(settings: Settings, url: str) -> str:
     facts = [
         ("journal", settings.journal.kind),
         ("models", ", ".join(_models(settings)) or "none: name some under routes"),
+        ("agents", ", ".join(f"agent/{agent.name}" for agent in settings.effective_agents) or "none"),
         ("docs", f"{url}/docs"),
         ("metrics", f"{url}/metrics"),
         ("keys", f"{len(settings.keys)}" if settings.keys else "none: whoever reaches this address is served"),

@@ -27,21 +27,24 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 URL_VARIABLE, KEY_VARIABLE = "ATLAS_URL", "ATLAS_KEY"
 CONNECT_S, ANSWER_S, SILENCE_S = 5.0, 30.0, 45.0
 """The longest waits for a connection, for an answer, and for the next byte of a stream (it has heartbeats)."""
+AWAY = frozenset({502, 503, 504})
+"""What a proxy says while there is nobody behind it."""
+EVENTS = "text/event-stream"
 MAX_BODY = 64 * 2**20
 MAX_LINE = 8 * 2**20
 
 
 class Client:
-    """One gateway. Enter it."""
+    """One gateway, which has `answer_s` for each answer. Enter it."""
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(self, url: str, key: str | None, *, answer_s: float = ANSWER_S) -> None:
         import httpx  # noqa: PLC0415  commands that ask nobody do not pay for it
 
         self._httpx, self.url = httpx, url.rstrip("/")
         headers = {"user-agent": f"atlas-cli/{__version__}", "accept-encoding": "identity"}
         if key:
             headers["authorization"] = f"Bearer {key}"
-        timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
+        timeout = httpx.Timeout(answer_s, connect=min(answer_s, CONNECT_S))
         try:
             self._client = httpx.Client(
                 base_url=_checked(httpx.URL(self.url)), headers=headers, timeout=timeout, trust_env=False
@@ -87,6 +90,8 @@ class Client:
         ):
             if answer.status_code >= 300:
                 raise _refusal(answer.status_code, answer.read(), self.url)
+            if answer.status_code == 200 and not answer.headers.get("content-type", "").startswith(EVENTS):
+                raise Garbage(f"what answers at {self.url} is no Atlas: events were asked for, and are not there")
             yield answer.status_code, answer.headers, self._lines_of(answer)
 
     def _lines_of(self, answer: httpx.Response) -> Iterator[str]:
@@ -143,7 +148,7 @@ def below(*parts: str) -> str:
 
 def _checked(url: httpx.URL) -> httpx.URL:
     """The address, if it is one of HTTP."""
-    if url.scheme not in {"http", "https"} or not url.host or url.query:
+    if url.scheme not in {"http", "https"} or not url.host or url.query or not 0 < (url.port or 1) < 65_536:
         raise UnicodeError
     return url
 
@@ -153,7 +158,8 @@ def _refusal(status: int, raw: bytes, url: str) -> Exception:
     found = _object(raw)
     error = found.get("error") if found else None
     if not isinstance(error, dict) or not isinstance(error.get("message"), str):
-        return Garbage(f"what answers at {url} is no Atlas: status {status}, {_excerpt(raw)}")
+        kind = Unreachable if status in AWAY else Garbage
+        return kind(f"what answers at {url} is no Atlas: status {status}, {_excerpt(raw)}")
     hint = ""
     if status == 401:
         hint = f"; give a key with --key or {KEY_VARIABLE}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.commands.finding import Level
 from gateway.commands.parts import command, file_flags
 from gateway.commands.terminal import DONE, FAILED, one_line
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from gateway.commands.terminal import Terminal
 
 _DESCRIPTION = """Look at everything that a start needs: the configuration and who may read it, the port, keys, limits
-of this machine, Redis (version, eviction, persistence, clock), and whether each provider answers and takes the keys.
+of this machine, Redis (version, eviction, persistence, clock), and whether each provider answers
+and takes the keys.
 
 Providers are asked for their list of models, which costs nothing. Nothing is changed anywhere.
 Exit codes: 0 nothing is wrong, 1 something is."""
@@ -30,7 +32,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from gateway.commands.findings import Level, examine  # noqa: PLC0415  it loads the configuration
+    from gateway.commands.findings import examine  # noqa: PLC0415  it loads the configuration
 
     found = examine(arguments.config, terminal.environ, ask_providers=not arguments.offline)
     wrong = sum(each.level is Level.WRONG for each in found)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import resource
 import stat
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,6 +12,8 @@ from config.load import file_layer, load
 from config.problems import ConfigError
 from gateway.commands.binding import base_url, listen, refuse_exposure
 from gateway.commands.errors import BindError, Refused, Unreachable
+from gateway.commands.finding import Finding, note, ok, wrong
+from gateway.commands.reachability import look_around
 from gateway.core.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -24,43 +24,8 @@ if TYPE_CHECKING:
 
 SOON_S = 7 * 86_400
 FEW_DESCRIPTORS = 4096
-
-
-class Level(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    NOTE = "note"
-    WRONG = "WRONG"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    level: Level
-    subject: str
-    said: str
-    remedy: str = ""
-
-    def shown(self) -> dict[str, str]:
-        """For scripts."""
-        return {"level": self.level.lower(), "subject": self.subject, "said": self.said, "remedy": self.remedy}
-
-
-def ok(subject: str, said: str) -> Finding:
-    """All is well."""
-    return Finding(level=Level.OK, subject=subject, said=said)
-
-
-def note(subject: str, said: str, remedy: str = "") -> Finding:
-    """It works, and may not be what is wanted."""
-    return Finding(level=Level.NOTE, subject=subject, said=said, remedy=remedy)
-
-
-def wrong(subject: str, said: str, remedy: str = "") -> Finding:
-    """It does not work."""
-    return Finding(level=Level.WRONG, subject=subject, said=said, remedy=remedy)
+OTHER_S = 1.0
+"""How long whatever has the port may take to say what it is."""
 
 
 def examine(path: Path | None, environ: Mapping[str, str], *, ask_providers: bool = True) -> list[Finding]:
@@ -76,8 +41,6 @@ def examine(path: Path | None, environ: Mapping[str, str], *, ask_providers: boo
     found += [note("configuration", line) for line in settings.notes]
     for look in (_port, _exposure, _keys, _models, _descriptors):
         found += look(settings)
-    from gateway.commands.reachability import look_around  # noqa: PLC0415  it loads the HTTP client
-
     return [*found, *look_around(settings, ask_providers=ask_providers)]
 
 
@@ -105,13 +68,14 @@ def _file(path: Path | None, environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _literal_secrets(layer: Layer) -> Iterator[str]:
     """The places of secrets that are written out."""
-    endpoints = layer.data.get("endpoints")
-    for at, row in enumerate(endpoints if isinstance(endpoints, list) else ()):
+    endpoints: Any = layer.data.get("endpoints")
+    rows: list[Any] = endpoints if isinstance(endpoints, list) else []
+    for at, row in enumerate(rows):
         keys: Any = row.get("keys") if isinstance(row, dict) else None
         for number, key in enumerate(keys if isinstance(keys, list) else ()):
             if key and ("endpoints", at, "keys", number) not in layer.computed:
                 yield f"endpoints[{at}].keys[{number}]"
-    journal = layer.data.get("journal")
+    journal: Any = layer.data.get("journal")
     url = journal.get("url") if isinstance(journal, dict) else None
     if isinstance(url, str) and ("journal", "url") not in layer.computed and _has_password(url):
         yield "journal.url"
@@ -143,12 +107,12 @@ def _atlas_at(url: str) -> str | None:
     from gateway.commands.client import Client  # noqa: PLC0415  it is asked where the port is taken only
 
     try:
-        with Client(url, None) as client:
-            about = client.get("/openapi.json").get("info")
+        with Client(url, None, answer_s=OTHER_S) as client:
+            found = client.get("/openapi.json", "info")
     except (Unreachable, Refused):
         return None
-    is_atlas = isinstance(about, dict) and about.get("title") == "Atlas"
-    return str(about.get("version")) if is_atlas and isinstance(about, dict) else None
+    about: Any = found["info"]
+    return str(about.get("version")) if isinstance(about, dict) and about.get("title") == "Atlas" else None
 
 
 def _exposure(settings: Settings) -> Iterator[Finding]:

@@ -8,16 +8,19 @@ replaced in less than that.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gateway.commands.client import below
 from gateway.commands.errors import Broken, Garbage, Refused, Unreachable
+from gateway.commands.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from gateway.commands.client import Client
+    from gateway.commands.terminal import Terminal
 
 PATIENCE_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
@@ -41,6 +44,11 @@ class Waiting:
     monotonic: Callable[[], float]
     lost: Callable[[str], None] = lambda _why: None
     patience_s: float = PATIENCE_S
+
+
+def patient(terminal: Terminal) -> Waiting:
+    """The machine's own clock; what was lost is told beside the answer."""
+    return Waiting(time.sleep, time.monotonic, lambda why: terminal.complain(f"[{one_line(why)}; trying again]"))
 
 
 def events(lines: Iterable[str]) -> Iterator[Told]:

@@ -12,7 +12,7 @@ from gateway.commands.litellm_endpoints import NoEquivalent, Report, endpoint, m
 from gateway.commands.litellm_vendors import STRATEGIES
 
 _EXPLAINED = {
-    "litellm_settings.drop_params": "members that a vendor does not know are left out where Atlas knows that",
+    "litellm_settings.drop_params": "members are passed on, under the vendor's own names where its preset knows them",
     "litellm_settings.set_verbose": "see server.log_level",
     "litellm_settings.json_logs": "logs always are JSON",
     "litellm_settings.cache": "answers are not cached",

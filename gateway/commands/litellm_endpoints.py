@@ -47,6 +47,29 @@ class Report:
             self.hints.append(text)
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Numbers of one deployment, and whom to tell of what is none."""
+
+    where: str
+    report: Report
+
+    def numbers(
+        self, given: Mapping[str, Any], names: Iterable[tuple[str, str]], kind: type[int | float]
+    ) -> dict[str, Any]:
+        """Positive numbers, or the variables that hold them, under Atlas's names of (theirs, ours)."""
+        found: dict[str, Any] = {}
+        for theirs, ours in names:
+            value = given.get(theirs)
+            if str(value).startswith(_ENVIRONMENT):
+                found[ours] = text(value)
+            elif (number := _number(value)) is not None:
+                found[ours] = kind(number)
+            elif value is not None:
+                self.report.lose(f"{self.where}.{theirs}", "a positive number was expected")
+        return found
+
+
 def endpoint(where: str, row: Mapping[str, Any], name: Callable[[str], str], report: Report) -> dict[str, Any]:
     """The endpoint of one deployment. `name` makes a free name of a wish.
 
@@ -61,11 +84,11 @@ def endpoint(where: str, row: Mapping[str, Any], name: Callable[[str], str], rep
     vendor, model = _vendor(given)
     found: dict[str, Any] = {"name": name(_wish(row, info, vendor))}
     found |= _address(where, vendor, model, given, report)
-    found |= _limits({**row, **given}) | _timeouts(given) | _profile(info) | _price({**info, **given})
+    told = _Told(where, report)
+    found |= _limits(told, {**row, **given}) | _timeouts(told, given) | _profile(told, info)
+    found |= _price({**info, **given}) | told.numbers(given, (("order", "priority"),), int)
     if headers := _headers(where, given, report):
         found["headers"] = headers
-    if "order" in given:
-        found["priority"] = _number(given["order"], int)
     for member in sorted(given.keys() - _HERE):
         report.lose(f"{where}.litellm_params.{member}", "no equivalent")
     return {member: value for member, value in found.items() if value is not None}
@@ -149,28 +172,30 @@ def _without_version(base: str) -> str:
     return re.sub(r"/v1(/messages)?/?$", "", base)
 
 
-def _limits(given: Mapping[str, Any]) -> dict[str, Any]:
+def _limits(told: _Told, given: Mapping[str, Any]) -> dict[str, Any]:
     names = (("max_parallel_requests", "max_concurrent"), ("rpm", "rpm"), ("tpm", "tpm"))
-    found = {ours: _number(given[theirs], int) for theirs, ours in names if given.get(theirs)}
+    found = told.numbers(given, names, int)
     return {"limits": found} if found else {}
 
 
-def _timeouts(given: Mapping[str, Any]) -> dict[str, Any]:
-    names = (("timeout", "total_s"), ("stream_timeout", "first_token_s"))
-    found = {ours: _number(given[theirs], float) for theirs, ours in names if given.get(theirs)}
+def _timeouts(told: _Told, given: Mapping[str, Any]) -> dict[str, Any]:
+    found = told.numbers(given, (("timeout", "total_s"), ("stream_timeout", "first_token_s")), float)
     return {"timeouts": found} if found else {}
 
 
-def _profile(info: Mapping[str, Any]) -> dict[str, Any]:
-    names = (("max_input_tokens", "context_tokens"), ("max_output_tokens", "output_tokens"))
-    found: dict[str, Any] = {ours: _number(info[theirs], int) for theirs, ours in names if info.get(theirs)}
+def _profile(told: _Told, info: Mapping[str, Any]) -> dict[str, Any]:
+    found = told.numbers(info, (("max_input_tokens", "context_tokens"), ("max_output_tokens", "output_tokens")), int)
     if lacks := [feature for member, feature in _LACKS if info.get(member) is False]:
         found["lacks"] = lacks
     return {"profile": found} if found else {}
 
 
 def _price(given: Mapping[str, Any]) -> dict[str, Any]:
-    found = {ours: round(float(given[theirs]) * 1e6, 6) for theirs, ours in _PRICES if _is_number(given.get(theirs))}
+    """USD a million tokens; what costs nothing costs nothing."""
+    found: dict[str, Any] = {}
+    for theirs, ours in _PRICES:
+        if (usd := 0.0 if given.get(theirs) == 0 else _number(given.get(theirs))) is not None:
+            found[ours] = round(usd * 1e6, 6)
     return {"price": found} if {"input", "output"} <= found.keys() else {}
 
 
@@ -188,26 +213,20 @@ def _headers(where: str, given: Mapping[str, Any], report: Report) -> dict[str, 
     return found
 
 
-def _number(value: Any, kind: type[int | float]) -> Any:
-    """The number, or the variable that holds it."""
-    return kind(value) if _is_number(value) else text(value)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool):
-        return False
+def _number(value: Any) -> float | None:
+    """The positive number that this is; None for anything else."""
     try:
-        float(value)
+        found = 0.0 if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        return False
-    return True
+        return None
+    return found if 0 < found < float("inf") else None
 
 
 def weights(rows: Iterable[Mapping[str, Any]]) -> list[float | None]:
     """How traffic is shared among deployments: by weight, else by requests, else by tokens a minute; 1 is the most."""
     listed = [{**row, **mapping(row.get("litellm_params"))} for row in rows]
     for member in ("weight", "rpm", "tpm"):
-        values = [float(row[member]) if _is_number(row.get(member)) else 0.0 for row in listed]
+        values = [_number(row.get(member)) or 0.0 for row in listed]
         if any(values):
             most = max(values)
             return [max(round(value / most, 4), 0.0001) for value in values]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.commands.findings import Finding, note, ok, wrong
+from gateway.commands.finding import Finding, note, ok, wrong
 from gateway.core.clock import SystemClock
 from gateway.core.errors import ProviderError
 from gateway.pool_from_settings import reach

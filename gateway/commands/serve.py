@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import logging
 from typing import TYPE_CHECKING
 
+from config.problems import ConfigError, Problem
 from gateway.commands.parts import command, file_flags, group
 from gateway.commands.terminal import DONE
 
@@ -17,12 +20,16 @@ if TYPE_CHECKING:
     from gateway.api.signals import Signals
     from gateway.commands.parts import Commands
     from gateway.commands.terminal import Terminal
+    from gateway.reload import Reload
 
-_SERVE = """Start the gateway. Without a configuration file it serves this machine, with the mock and the vendors whose
-usual variables are set.
+log = logging.getLogger("atlas.server")
 
-SIGTERM and Ctrl-C let running streams end first, a second one does not. SIGHUP reads the file again: endpoints, routes,
-keys, budgets and agents are taken over at once, what is wrong with it is logged and changes nothing."""
+_SERVE = """Start the gateway. Without a configuration file it serves this machine, with the mock and the vendors
+whose usual variables are set.
+
+SIGTERM and Ctrl-C let running streams end first, a second one does not. SIGHUP reads the file again:
+endpoints, routes, keys, budgets and agents are taken over at once; what is wrong is logged and changes
+nothing."""
 
 
 def add(commands: Commands) -> None:
@@ -94,6 +101,34 @@ def _server(settings: Settings, read: Callable[[], Settings], signals: Signals, 
     from gateway.commands.announcement import startup_text  # noqa: PLC0415
     from gateway.commands.binding import BACKLOG  # noqa: PLC0415
 
-    app = create(settings)
+    try:
+        app = create(settings)
+    except ValueError as error:  # an endpoint's kind, an agent's class or route: what only building it can tell
+        raise ConfigError([Problem(where="configuration", message=str(error))]) from None
     text = startup_text(settings, url)
-    return Server(server_config(app, BACKLOG), app.drain, signals, lambda: terminal.show(text + "\n"))
+    reload = Reloader(lambda: app.reload, read)
+    return Server(server_config(app, BACKLOG), app.drain, signals, lambda: terminal.show(text + "\n"), reload)
+
+
+class Reloader:
+    """What SIGHUP does. `read` gives the settings that the file, the environment and the flags say now."""
+
+    def __init__(self, found: Callable[[], Reload], read: Callable[[], Settings]) -> None:
+        self._found, self._read = found, read
+
+    async def __call__(self) -> None:
+        """Take over what is written now, or say why not; the log tells."""
+        try:
+            settings = await asyncio.to_thread(self._read)
+            waiting = self._found().apply(settings)
+        except (ConfigError, ValueError, OSError, TypeError, ImportError) as error:  # a file, or a class of agents, too
+            said = "; ".join(str(error).splitlines())
+            log.error("the configuration was not reloaded, the one before stays in force: %s", said)  # noqa: TRY400
+            return
+        logging.getLogger("atlas").setLevel(settings.server.log_level.upper())
+        counts = (len(settings.endpoints), len(settings.routes), len(settings.keys), len(settings.effective_agents))
+        log.info("configuration reloaded: %d endpoints, %d routes, %d keys, %d agents", *counts)
+        for note in settings.notes:
+            log.warning("configuration: %s", note)
+        if waiting:
+            log.warning("these take effect at the next start: %s", ", ".join(waiting))

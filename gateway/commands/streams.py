@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from gateway.commands.client import below, connect
 from gateway.commands.errors import WrongUse
-from gateway.commands.follow import Told, Waiting, follow
+from gateway.commands.follow import Told, follow, patient
 from gateway.commands.parts import command, gateway_flags, group
-from gateway.commands.terminal import DONE, FAILED, NOTHING, ago, cell, harmless, one_line
+from gateway.commands.terminal import DONE, FAILED, NOTHING, ago, cell, one_line
 from gateway.core.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def _list(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return DONE
 
 
-_HEAD = ("stream", "state", "model", "endpoint", "age", "tokens", "tok/s", "usd", "readers", "key events")
+_HEAD = ("stream", "state", "model", "endpoint", "age", "tokens", "tok/s", "usd", "readers", "notable")
 
 
 def _newest(client: Client, limit: int, state: str | None) -> list[dict[str, Any]]:
@@ -173,26 +172,26 @@ def _control(arguments: argparse.Namespace, terminal: Terminal) -> int:
     body = None if arguments.reason is None else {"reason": arguments.reason}
     with connect(arguments, terminal) as client:
         for stream in arguments.streams:
-            answer = client.post(below("streams", full_id(client, stream), operation), "id", "state", body=body)
+            answer = client.post(below("streams", full_id(client, stream), operation), "changed", "stream", body=body)
             if arguments.json:
                 terminal.json_line(answer)
             else:
-                terminal.say(f"{answer['id']}  {cell(answer['state'])}" + _changed(answer))
+                terminal.say(_controlled(answer))
     return DONE
 
 
-def _changed(answer: dict[str, Any]) -> str:
-    """What a control did, where it did not change anything."""
-    return "" if answer.get("changed", True) else "  (already)"
+def _controlled(answer: dict[str, Any]) -> str:
+    """The stream and its state, and whether that is new."""
+    stream = answer["stream"]
+    return f"{stream['id']}  {_state(stream)}" + ("" if answer["changed"] else "  (already)")
 
 
 def _tail(arguments: argparse.Namespace, terminal: Terminal) -> int:
     tail = Tail(terminal, quiet=arguments.quiet)
-    waiting = Waiting(time.sleep, time.monotonic, lambda why: terminal.complain(f"[{one_line(why)}; trying again]"))
     end: Told | None = None
     with connect(arguments, terminal) as client:
         sid = full_id(client, arguments.stream)
-        for told in follow(client, sid, waiting, arguments.after):
+        for told in follow(client, sid, patient(terminal), arguments.after):
             if arguments.json:
                 terminal.json_line({"id": told.id, "event": told.kind, "data": told.data})
             else:
@@ -212,9 +211,9 @@ class Tail:
     def show(self, told: Told) -> None:
         """One event."""
         if told.kind == "text":
-            text = harmless(str(told.data.get("text", "")))
+            text = str(told.data.get("text", ""))
             if text:
-                self._terminal.show(text)
+                self._terminal.text(text)
                 self._open = not text.endswith("\n")
             return
         line = _said(told)
@@ -228,7 +227,7 @@ class Tail:
     def close(self) -> None:
         """What comes next begins a line."""
         if self._open:
-            self._terminal.show("\n")
+            self._terminal.end_line()
             self._open = False
 
 

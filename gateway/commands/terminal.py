@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _GAP = "  "
 NOTHING = "-"
 """What stands in a table where nothing is known."""
@@ -35,6 +35,15 @@ class Terminal:
         """A part of the answer, at once: for what arrives piece by piece."""
         self._out.write(text)
         self._out.flush()
+
+    def text(self, text: str) -> None:
+        """A part of the answer that somebody else wrote: a terminal is spared what it would obey."""
+        self.show(harmless(text) if self._out.isatty() else text.encode(errors="replace").decode())
+
+    def end_line(self) -> None:
+        """What comes next begins a line, where people look; into a file goes nothing that is not the answer."""
+        if self._out.isatty():
+            self.show("\n")
 
     def json(self, value: Any) -> None:
         """The answer for scripts: one value, indented."""
@@ -95,7 +104,7 @@ def cell(value: Any) -> str:
 
 def harmless(text: str) -> str:
     """The text without anything that a terminal would obey, but line ends and tabs."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway.commands.terminal import harmless, one_line
+from gateway.commands.terminal import one_line
 
 if TYPE_CHECKING:
     from gateway.commands.follow import Told
@@ -30,8 +30,8 @@ class Tree:
         data = told.data
         match told.kind:
             case "text":
-                text = harmless(str(data.get("text", "")))
-                self._terminal.show(text)
+                text = str(data.get("text", ""))
+                self._terminal.text(text)
                 self._open = (bool(text) and not text.endswith("\n")) or (self._open and not text)
             case "start":
                 self._line(0, f"{data.get('model')}  {data.get('id')}")
@@ -65,7 +65,7 @@ class Tree:
 
     def _line(self, depth: int, text: str) -> None:
         if self._open:
-            self._terminal.show("\n")
+            self._terminal.end_line()
             self._open = False
         text = one_line(text)
         shown = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"

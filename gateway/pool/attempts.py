@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.core.errors import Category, Failure, ProviderError
+from gateway.core.errors import MAX_MESSAGE, Category, Failure, ProviderError
 from gateway.core.events import RESTART, Leg
 from gateway.pool.answering import Answering, read_to_content
 from gateway.pool.capability import NOTHING
@@ -390,6 +390,9 @@ class Attempts:
     def _first_failure(self) -> ProviderError:
         hidden = {Category.UNTRANSLATABLE, *_REFUSALS}
         first = next((each for each in self._failures if each.category not in hidden), self._failures[0])
+        if self._refused == len(self._failures):
+            says = "; ".join(each.message for each in self._failures)
+            first = msgspec.structs.replace(first, message=says[:MAX_MESSAGE])
         error = ProviderError(first.category, first.message)
         waits = [failure.retry_after_s for failure in self._failures if failure.retry_after_s is not None]
         soonest = min(waits, default=None)

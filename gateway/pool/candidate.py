@@ -225,12 +225,6 @@ def introduce(routes: list[list[Candidate]]) -> None:
             member.peers.append([other for other in members if other is not member])
 
 
-def soonest_s(candidates: list[Candidate], now: float) -> float | None:
-    """In how many seconds the first of these may be usable; None: nobody knows."""
-    waits = [wait for each in candidates if (wait := each.blocked(now)[1]) is not None]
-    return min(waits, default=None)
-
-
 def price_for(has: Candidate, input_tokens: int, output_tokens: int) -> float | None:
     """USD of a request; None if unknown."""
     if has.input_usd is None or has.output_usd is None:

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.errors import Category, ProviderError
-from gateway.pool.candidate import soonest_s
 from gateway.pool.capability import NOTHING, UNBOUNDED, UNKNOWN, Needs, strictest
 from gateway.pool.needs import needs_of, refuse_unmet
 
@@ -50,16 +48,6 @@ class Choice:
     def why(self, candidate: Candidate) -> str:
         """A short reason for the place of a ranked candidate, by what is known now."""
         return self.reasons.why(self.needs, candidate, self.now)
-
-    def larger(self, than: Candidate) -> list[Candidate]:
-        """The ranked endpoints with a larger window: where a prompt that was too long for `than` may go."""
-        return [each for each in self.ranked if each.profile.context_tokens > than.profile.context_tokens]
-
-    def nobody(self) -> ProviderError:
-        """The failure of a choice of nobody: `no_endpoint`, with the time of the earliest probe or reset."""
-        rests = "; ".join(f"{each.name}: {each.blocked(self.now)[0]}" for each in self.able)
-        error_wait = soonest_s(list(self.able), self.now)
-        return ProviderError(Category.NO_ENDPOINT, f"no endpoint can be asked now ({rests})", retry_after_s=error_wait)
 
     def shown(self) -> dict[str, Any]:
         """For the status object and `/v1/pool`: who was considered, and why the first one won."""

@@ -181,7 +181,7 @@ class Ticket:
 
     @property
     def room(self) -> int | None:
-        """Tokens that the stream may take from here on, its prompt included, as far as is known now; None: any number."""
+        """Tokens that the stream may take in all, its prompt included, as far as is known now; None: any number."""
         left = self._left()
         return None if self.meter is None or left >= UNLIMITED // 2 else max(left, 0) + self.meter.spent().tokens
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -23,7 +23,7 @@ from gateway.streams.status import end_facts
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from gateway.streams.hub import Hub
     from gateway.streams.journal import Journal, Known
@@ -72,19 +72,43 @@ class Orphans(Protocol):
         ...
 
 
+class Took(Protocol):
+    """What the log of a stream says that its legs took."""
+
+    def usage(self) -> tuple[Usage, int]:
+        """Usage of all legs, and how many they were."""
+        ...
+
+    def settle(self, end: End) -> dict[str, Any]:
+        """Bill them: this stream has no session that would. What its status shows of it."""
+        ...
+
+
+class Heir(Protocol):
+    """Who may go on with streams. Both have deadlines of their own, and are not interrupted."""
+
+    async def revive(self, record: Record) -> bool:
+        """Claim a stream and go on with it; False if nobody can.
+
+        A claim without a session would be a stream that nobody serves.
+        """
+        ...
+
+    async def took(self, record: Record) -> Took | None:
+        """What a stream took that is ended; None if that cannot be told."""
+        ...
+
+
 class Sweeper:
     """Looks at what dead replicas left, every `sweep_s`.
 
-    `revive(record)` returns whether this replica has claimed the stream and goes on with it. Its waits have deadlines
-    of their own: it is not interrupted, as a claim without a session would be a stream that nobody serves. False means
-    that nobody can go on with it, so a replica that is about to leave does not sweep: `stop`.
+    A stream with which the `heir` does not go on is ended, so a replica that is about to leave does not sweep: `stop`.
     """
 
     def __init__(
-        self, orphans: Orphans, journal: Journal, hub: Hub, revive: Callable[[Record], Awaitable[bool]], *,
-        sweep_s: float, rng: random.Random,
+        self, orphans: Orphans, journal: Journal, hub: Hub, heir: Heir, *, sweep_s: float, rng: random.Random,
     ) -> None:  # fmt: skip
-        self._orphans, self._journal, self._hub, self._revive = orphans, journal, hub, revive
+        self._orphans, self._journal, self._hub, self._heir = orphans, journal, hub, heir
         self._sweep_s, self._rng = sweep_s, rng
         self._ended: list[str] = []
         self._is_stopped = False
@@ -178,7 +202,7 @@ class Sweeper:
 
     async def _is_revived(self, record: Record) -> bool:
         """Whether this replica goes on with a stream; one whose revival fails, for whatever reason, is only ended."""
-        (outcome,) = await asyncio.gather(self._revive(record), return_exceptions=True)
+        (outcome,) = await asyncio.gather(self._heir.revive(record), return_exceptions=True)
         if isinstance(outcome, JournalUnavailable | asyncio.CancelledError):
             raise outcome
         if isinstance(outcome, BaseException):
@@ -190,26 +214,38 @@ class Sweeper:
     async def _end(self, known: Known) -> bool:
         """Say in the log that nobody goes on with this stream; False if somebody else changed it meanwhile."""
         record = known.record
-        end = End(State.FAILED, "owner_lost", LOST, _usage(known), len(known.facts.get("legs", ())))
+        took = await self._counted(record)
+        usage, legs = (_usage(known), len(known.facts.get("legs", ()))) if took is None else took.usage()
+        end = End(State.FAILED, "owner_lost", LOST, usage, legs)
         step = Step(op=Op.FINISH, op_id=f"lost:{record.gen}", expect_gen=record.gen, end=end)
         answer, entries = await self._journal.step(record.sid, step)
         if answer.outcome is Outcome.STALE:
             return False
         if answer.outcome is Outcome.CHANGED:
-            await self._tell(known, end)
+            await self._tell(known, end, {} if took is None else took.settle(end))
         channel = self._hub.find(record.sid)
         for entry in entries:
             if channel is None or not channel.offer(entry):
                 break  # the tail reader finds it
         return True
 
-    async def _tell(self, known: Known, end: End) -> None:
+    async def _counted(self, record: Record) -> Took | None:
+        """What the stream took; a log that cannot be counted is ended all the same."""
+        (outcome,) = await asyncio.gather(self._heir.took(record), return_exceptions=True)
+        if isinstance(outcome, JournalUnavailable | asyncio.CancelledError):
+            raise outcome
+        if isinstance(outcome, BaseException):
+            log.error("a stream was not settled", extra={"stream": show_sid(record.sid)}, exc_info=outcome)
+            return None
+        return outcome
+
+    async def _tell(self, known: Known, end: End, facts: dict[str, Any]) -> None:
         """Whoever reads it should look, and the status says why it ended."""
         sid = known.record.sid
         self._ended.append(sid)
         log.warning("the replica of a stream is gone", extra={"stream": show_sid(sid)})
         try:
-            await self._journal.annotate(sid, {**known.facts, **end_facts(end)})
+            await self._journal.annotate(sid, {**known.facts, **facts, **end_facts(end)})
         except JournalError:
             log.warning("could not say in a status why its stream ended", extra={"stream": show_sid(sid)})
 

@@ -10,7 +10,7 @@ values to one. Those functions keep what they found, because looking a child up 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -195,6 +195,13 @@ class Metrics:
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` before each exposition, for gauges that are cheaper to read than to keep."""
         self._refresh.append(refresh)
+
+    def forget(self, endpoint: str) -> None:
+        """An endpoint is no more: it has no state that an alert could wait for."""
+        for gauges in (self.circuit_state, self.endpoint_up, self.endpoint_inflight):
+            children: Any = gauges
+            children.__wrapped__.__self__.remove(endpoint)
+            children.cache_clear()
 
     def exposition(self) -> bytes:
         """The Prometheus text format."""

@@ -93,7 +93,7 @@ def test_answers() -> None:
             raise
 
     async def scenario() -> None:
-        async with house(clock=ManualClock(NOW), kinds=tuple(ROUTES)) as it:
+        async with house(clock=ManualClock(NOW), kinds=tuple(ROUTES), endpoint={"breaker": {"enabled": False}}) as it:
             it.up.plans.update({path.stem: plan_of(case) for path, case in cases.items()})
             asked = [(path, case, stream) for case in FILES for path in DIALECTS for stream in (True, False)]
             found = await asyncio.gather(*(check(it, *each) for each in asked), return_exceptions=True)

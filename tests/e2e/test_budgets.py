@@ -75,7 +75,7 @@ def test_a_caller_limits_its_own_stream() -> None:
 
 
 def test_limits_are_shown_and_kept() -> None:
-    """Answers count down, the request beyond the limit gets a 429 with Retry-After, and an end frees a stream's place."""
+    """Answers count down, the request beyond the limit gets a 429 with Retry-After, an end frees a place."""
 
     async def scenario() -> None:
         key = made("acme", limits={"rpm": 3, "max_concurrent_streams": 1})

@@ -290,7 +290,8 @@ def test_a_key_gives_grace() -> None:
 
     async def scenario() -> None:
         gate, clock = Gate(), ManualClock()
-        async with house(Plan(gate=gate), clock=clock, streams={"tick_s": 0.01}) as it:
+        patient = {"timeouts": {"idle_s": 600, "progress_s": 600}}
+        async with house(Plan(gate=gate), clock=clock, endpoint=patient, streams={"tick_s": 0.01}) as it:
             async with held(it, gate, {"idempotency-key": "k-1"}) as answer:
                 sid = sid_of(answer)
             await left(it, sid)

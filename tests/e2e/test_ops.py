@@ -50,7 +50,7 @@ def test_probes() -> None:
                 assert (await it.call("GET", path)).status == 503
             refused = await it.ask()
             assert (refused.status, refused.json["error"]["code"]) == (503, "shutting_down")
-            assert (refused.headers["retry-after"], refused.headers["x-should-retry"]) == ("1", "true")
+            assert (refused.headers["retry-after"], refused.headers["x-should-retry"]) == ("3", "true")
 
     run(scenario())
 

@@ -9,6 +9,7 @@ import pytest
 
 from config.settings import Settings
 from gateway.app import create
+from tests.e2e.agent_house import team
 from tests.e2e.house import House, house, run, sid_of
 from tests.e2e.test_control import ended
 from tests.e2e.test_ops import metrics, total
@@ -120,16 +121,18 @@ def test_nobody_can_be_asked() -> None:
 
     async def scenario() -> None:
         clock = ManualClock()
-        async with house(UNREADABLE, clock=clock, endpoint={"breaker": {"failures": 1, "open_s": 30}}) as it:
+        own = {"breaker": {"failures": 1, "open_s": 30}}
+        async with house(UNREADABLE, UNREADABLE, clock=clock, endpoint=own) as it:
             assert (await it.ask()).status == 502
             for stream in (True, False):
                 refused = await it.ask(stream=stream)
                 assert (refused.status, refused.json["error"]["code"]) == (503, "no_endpoint")
+                assert refused.json["error"]["message"] == "up: breaker open; up2: breaker open"
                 assert 24 <= int(refused.headers["retry-after"]) <= 30
                 assert refused.headers["x-should-retry"] == "true"
             shown = (await ended(it, sid_of(refused)))["selection"]
-            assert (shown["chosen"], shown["left_out"]) == (None, {"up": "breaker open"})
-            assert len(it.up.requests) == 1
+            assert (shown["chosen"], shown["left_out"]) == (None, dict.fromkeys(("up", "up2"), "breaker open"))
+            assert [len(up.requests) for up in it.ups] == [1, 1]
 
     run(scenario())
 
@@ -313,6 +316,17 @@ def test_needs_that_nobody_meets() -> None:
     run(scenario())
 
 
+def test_agents_are_not_told_what_their_calls_need() -> None:
+    """Needs stated for an agent are refused, not dropped: it finds out by itself what each of its calls needs."""
+
+    async def scenario() -> None:
+        async with house(Plan(), **team()) as it:
+            refused = await it.ask({"x-atlas-needs": "tools"}, model="agent/sage")
+            assert (refused.status, refused.json["error"]["param"]) == (400, "x-atlas-needs")
+
+    run(scenario())
+
+
 def test_a_prompt_that_is_too_long_goes_to_a_larger_window_only() -> None:
     """Who refuses a prompt for its length is not asked again, nor is anybody of the same size."""
 
@@ -409,6 +423,37 @@ def test_administrators_switch_endpoints() -> None:
             assert (await it.call("GET", "/v1/pool", plain)).status == 403
 
     run(scenario())
+
+
+def test_health_checks_run() -> None:
+    """An endpoint whose checks fail is asked no more, and one request tries it when they succeed again."""
+
+    async def scenario() -> None:
+        own = {"health": {"interval_s": 0.02, "falls": 2, "rises": 2}}
+        async with house(Plan(), Plan(), endpoint=own) as it:
+            assert await answered_by(it) == "up"
+            it.up.refuse()
+            it.up.close_idle()
+            await breaker_is(it, "open")
+            assert await answered_by(it) == "up2"
+            shown = (await pool_of(it))["up"]
+            assert shown["breaker"]["reason"].startswith("health check:")
+            assert (len(it.up.requests), shown["health"]["failing"]) == (1, True)
+            await it.up.listen()
+            await breaker_is(it, "half_open")
+            assert await answered_by(it) == "up"
+            assert (await pool_of(it))["up"]["breaker"]["state"] == "closed"
+
+    run(scenario())
+
+
+async def breaker_is(it: House, state: str) -> None:
+    """Returns when the first endpoint's breaker is in this state."""
+    for _ in range(200):
+        if (await pool_of(it))["up"]["breaker"]["state"] == state:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"the breaker is not {state}")
 
 
 def test_the_mock_never_rests() -> None:

@@ -92,7 +92,7 @@ def test_redis_goes_and_the_client_is_told(server: RedisServer) -> None:
 
 
 def test_redis_goes_and_the_client_is_served_on(server: RedisServer) -> None:
-    """With `degrade` the SDK has the whole answer, and the record says that it is not resumable, then that it failed."""
+    """With `degrade` the SDK has the whole answer; the record says meanwhile that it failed and is not resumable."""
 
     async def scenario() -> None:
         gate, later = Gate(3), Plan(tokens=TOKENS)

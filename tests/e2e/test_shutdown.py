@@ -94,7 +94,7 @@ def test_what_is_served_while_it_drains(tmp_path: Path) -> None:
                 assert (await it.call("GET", path)).status == 503
             refused = await it.call("POST", CHAT, json=ask())
             assert (refused.status, refused.json["error"]["code"]) == (503, "shutting_down")
-            assert (refused.headers["retry-after"], refused.headers["connection"]) == ("5", "close")
+            assert (refused.headers["retry-after"], refused.headers["connection"]) == ("3", "close")
             await asyncio.sleep(2.2)  # the listener has lingered for two seconds: it is the only way to the stream
             assert (await it.call("POST", f"{of_stream}/pause")).status == 200
             assert (await it.call("GET", of_stream)).json["state"] == "paused"

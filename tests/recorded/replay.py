@@ -95,10 +95,14 @@ class Ways:
     anthropic: AsyncAnthropic
 
 
+ASKED_AGAIN = {"breaker": {"enabled": False}}
+"""Recorded errors are replayed by the dozen: the endpoint must not rest after the first of them."""
+
+
 @asynccontextmanager
 async def ways() -> AsyncIterator[Ways]:
     """All of them, open; leaving closes them."""
-    async with ChaosProvider() as up, AtlasServer(atlas_settings(up, kinds=KINDS)) as atlas:
+    async with ChaosProvider() as up, AtlasServer(atlas_settings(up, kinds=KINDS, endpoint=ASKED_AGAIN)) as atlas:
         openai = AsyncOpenAI(
             base_url=atlas.base_url + "/v1", api_key="x", max_retries=0, http_client=OpenaiHttpxClient(verify=False)
         )

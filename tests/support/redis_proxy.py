@@ -125,7 +125,7 @@ class RedisProxy:
                     return await self._end(reader)
                 up_writer.write(whole)
                 _, raw = await _reply(up_reader)
-                if self._last is not None and self._last in whole:
+                if number is not None and self._last is not None and self._last in whole:
                     self._last = None
                     return self.refuse()
                 if number is not None and number == self._lose:

@@ -68,7 +68,7 @@ def test_the_drain_is_the_only_one_who_is_told() -> None:
     app = App()
     server, signals, code = serve(app)
     assert (code, app.draining) == (0, True)
-    assert app.handlers == [signals._arrived, signals._arrived]
+    assert app.handlers == [signals._arrived] * len(HANDLED)
     assert (server.should_exit, app.seen, AppStatus.should_exit) == (False, [False], False)
 
 

@@ -7,7 +7,7 @@ import pytest
 from gateway.core.errors import Category, Failure
 from gateway.pool.admission import EndpointLimits
 from gateway.pool.breaker import BreakerState
-from gateway.pool.candidate import Candidate, Standing, Trial, introduce, soonest_s
+from gateway.pool.candidate import Candidate, Standing, Trial, introduce
 
 BROKEN = Failure(Category.UPSTREAM_5XX, "500")
 
@@ -101,7 +101,8 @@ def test_keys_take_turns_before_the_endpoint_is_left() -> None:
     assert (first.key, second.key) == (0, 1)
     assert not second.failed(1.0, Failure(Category.RATE_LIMITED, "429", 500.0))
     assert not found.usable(1.0)
-    assert soonest_s([found], 1.0) == pytest.approx(19.0)
+    reason, wait = found.blocked(1.0)
+    assert (reason, wait) == ("every key rests", pytest.approx(19.0))
     assert begun(found, 20.0).key == 0
     assert [each["state"] for each in found.keys.shown(20.0)] == ["ready", "parked"]
     assert found.keys.shown(20.0)[1]["rests_s"] == pytest.approx(281.0)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from gateway.core.chat import ChatRequest, ImagePart, Message, TextPart, Tool
-from gateway.core.errors import Category, Failure, RequestError
+from gateway.core.errors import RequestError
 from gateway.pool.admission import EndpointLimits
-from gateway.pool.candidate import Candidate, Standing, Trial, introduce
+from gateway.pool.candidate import Candidate, Standing, introduce
 from gateway.pool.capability import FEATURES, IMAGES, SCHEMA, TOOLS, Capability, Needs, feature_names
 from gateway.pool.needs import needs_of, parse_needs
 from gateway.pool.selection import Selector
@@ -117,26 +117,6 @@ def test_a_choice_explains_itself() -> None:
         "left_out": {"e0": "disabled"},
     }
     assert found.recent(3.0) == [{"ago_s": 2.0, "chosen": "e1", "why": "first in order", "of": 1}]
-
-
-def test_nobody_left_says_when_to_come_back() -> None:
-    """With every endpoint resting the failure names each, and the time of the earliest reset."""
-    found = selector(Capability(), Capability())
-    for each, wait in zip(found.candidates, (30.0, 20.0), strict=True):
-        trial = each.begin(0.0)
-        assert isinstance(trial, Trial)
-        trial.failed(0.0, Failure(Category.RATE_LIMITED, "429", wait))
-    error = found.choose(Needs(), 1.0).nobody()
-    assert error.category is Category.NO_ENDPOINT
-    assert error.failure.retry_after_s == pytest.approx(19.0)
-    assert "e0: every key rests" in error.failure.message
-
-
-def test_a_prompt_too_long_for_one_goes_to_a_larger_window_only() -> None:
-    """After `context_length` only endpoints that are known to take more are asked."""
-    found = selector(*(Capability(context_tokens=size) for size in (8000, 4000, 32000)), Capability())
-    choice = found.choose(Needs(), 1.0)
-    assert [each.name for each in choice.larger(found.candidates[0])] == ["e2", "e3"]
 
 
 def test_features_have_names() -> None:

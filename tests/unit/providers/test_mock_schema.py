@@ -210,8 +210,10 @@ def test_malformed_schema_is_a_schema_error(schema: Any) -> None:
         ({"type": "array", "items": {"type": "integer"}, "examples": [[1, "b"]]}, []),
         ({"type": "array", "items": {"type": "integer"}, "maxItems": 1, "examples": [[1, 2]]}, []),
         ({"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"], "examples": [{"a": 2}]}, {"a": 1}),
-        ({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "examples": [{"a": 2}]},
-         {"a": 2}),
+        (
+            {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "examples": [{"a": 2}]},
+            {"a": 2},
+        ),
         ({"type": "string", "pattern": "^x+$", "examples": ["xx"]}, "xx"),
         ({"type": "array", "items": {"type": "integer"}}, []),
         ({"type": "array", "items": {"type": "integer"}, "minItems": 2}, [0, 0]),

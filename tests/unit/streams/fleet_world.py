@@ -64,8 +64,7 @@ class Replica:
         self.fleet = RedisFleet(new_sid()[:8], self.journal, clock, timing=timing, on_revoked=self._on_revoked)
         self.hub = Hub(self.fleet)
         self.fleet.attach(self.hub)
-        self.sweeper = Sweeper(self.fleet.orphans, self.journal, self.hub, self.revive, sweep_s=0.05,
-                               rng=random.Random(1))  # fmt: skip
+        self.sweeper = Sweeper(self.fleet.orphans, self.journal, self.hub, self, sweep_s=0.05, rng=random.Random(1))
         self.revived: list[str] = []
         self.revives = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -86,6 +85,9 @@ class Replica:
         if answer.outcome is Outcome.CHANGED:
             self.revived.append(record.sid)
         return answer.outcome is Outcome.CHANGED
+
+    async def took(self, _record: Record) -> None:
+        """Nobody knows."""
 
     @property
     def rid(self) -> str:

@@ -599,6 +599,18 @@ async def test_a_cancel_elsewhere_waits_for_the_owners_word() -> None:
 
 
 @looped
+async def test_a_listing_says_whose_owner_is_gone() -> None:
+    """`recovering` is shown of every stream whose owner does not live, and of no other, ended ones included."""
+    world = World(fleet=Many("replica", "other"))
+    owned = {name: (await world.log(owner=f"{name}-1")).shown for name in ("replica", "other", "gone", "lost")}
+    await world.control.cancel(owned["lost"], TENANT, wait_s=0)
+    found = await world.journal.listing(TENANT, after=None, limit=10, state=None)
+    shown = {row["id"]: row["recovering"] for row in await world.control.describe(found)}
+    assert shown[owned["gone"]] is True
+    assert [shown[owned[name]] for name in ("other", "lost")] == [False, False]
+
+
+@looped
 async def test_no_control_succeeds_without_the_journal() -> None:
     """Every control call and the status raise while the journal is away."""
     stream, _, journal = await begun(text("a"))

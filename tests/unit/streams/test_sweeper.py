@@ -218,7 +218,9 @@ def test_one_stream_that_cannot_be_settled_stops_no_other(
     assert "could not be settled" in caplog.text
 
 
-def test_a_stream_whose_revival_fails_is_ended(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stream_whose_revival_fails_is_ended(
+    server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever a revival stumbles over, a request of another version perhaps, its stream does not run for ever."""
 
     async def story() -> None:
@@ -228,7 +230,7 @@ def test_a_stream_whose_revival_fails_is_ended(server: RedisServer, caplog: pyte
             async def stumble(_record: Record) -> bool:
                 raise ZeroDivisionError
 
-            living.sweeper._revive = stumble
+            monkeypatch.setattr(living, "revive", stumble)
             await until(lambda: living.fleet.lease.held_s >= BRISK.lease_s)
             await dead.fleet.leave_fleet()
             await living.sweeper.turn()
@@ -239,7 +241,7 @@ def test_a_stream_whose_revival_fails_is_ended(server: RedisServer, caplog: pyte
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_replica_that_leaves_ends_nothing(server: RedisServer) -> None:
+def test_a_replica_that_leaves_ends_nothing(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a dead replica left is let be by one that drains, also in the middle of a turn, for others to go on with."""
 
     async def story() -> None:
@@ -250,7 +252,7 @@ def test_a_replica_that_leaves_ends_nothing(server: RedisServer) -> None:
                 leaving.sweeper.stop()
                 return False
 
-            leaving.sweeper._revive = is_told_to_leave
+            monkeypatch.setattr(leaving, "revive", is_told_to_leave)
             await until(lambda: leaving.fleet.lease.held_s >= BRISK.lease_s)
             await dead.fleet.leave_fleet()
             await leaving.sweeper.turn()

@@ -1,0 +1,246 @@
+"""SIGHUP: a new configuration takes the place of the old one while streams run, or changes nothing at all."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.settings import Settings
+from tests.e2e.agent_house import team
+from tests.e2e.house import ask, house, run, sid_of
+from tests.support.chaos import ChaosProvider, Gate, Plan, truth
+from tests.support.gateway_process import GatewayProcess
+from tests.support.keys import PEPPER, keyed, made
+from tests.support.server import atlas_config, atlas_settings
+from tests.support.signals import eventually
+
+
+def test_running_streams_finish_where_they_began() -> None:
+    """A reload sends new requests to the new endpoint; a stream of before goes on at the old one, to its end."""
+
+    async def scenario() -> None:
+        gate = Gate()
+        async with house(Plan(tokens=20, seed=1, gate=gate)) as it, ChaosProvider(Plan(tokens=3, seed=2)) as other:
+            gate.allow(2)
+            async with it.chat() as answer:
+                await answer.until_frames(2)
+                assert it.app.reload.apply(atlas_settings(other)) == []
+                assert (await it.ask()).json["choices"][0]["message"]["content"] == truth(2, 3)
+                gate.open()
+                await answer.read()
+            assert (await it.call("GET", f"/v1/streams/{sid_of(answer)}/text")).json["text"] == truth(1, 20)
+            assert (len(it.up.requests), len(other.requests)) == (1, 1)
+
+    run(scenario())
+
+
+def test_everything_that_is_configured_is_replaced() -> None:
+    """Routes, keys, scopes, budgets, endpoints of the pool and agents are those of the new configuration."""
+
+    async def scenario() -> None:
+        old, new = made("a", "infer", "admin"), made("b", "infer", "admin", budgets=[{"tokens": 1, "per": "day"}])
+        async with house(**keyed(old), **team()) as it:
+            assert (await it.ask(old.headers())).status == 200
+            rows = {"endpoints": [{"name": "second", "kind": "mock", "model": "mock-fast"}],
+                    "routes": [{"model": "fresh", "endpoints": ["second"]}]}  # fmt: skip
+            agents = [{"name": "sage", "kind": "task_aware", "route": "fresh"}]
+            it.app.reload.apply(atlas_settings(**keyed(new), **rows, agents=agents))
+            assert (await it.ask(old.headers())).status == 401
+            assert (await it.ask(new.headers())).status == 404
+            assert (await it.ask(new.headers(), model="fresh")).status == 429
+            models = (await it.call("GET", "/v1/models", new.headers())).json["data"]
+            assert {"fresh", "agent/sage"} <= {each["id"] for each in models}
+            assert "agent/team" not in {each["id"] for each in models}
+            pool = (await it.call("GET", "/v1/pool", new.headers())).json
+            assert "up" not in {each["endpoint"] for each in pool["endpoints"]}
+            listed = (await it.call("GET", "/v1/agents", new.headers())).json["data"]
+            assert [each["name"] for each in listed] == ["sage"]
+
+    run(scenario())
+
+
+def test_what_is_gone_is_not_measured() -> None:
+    """An endpoint that a reload took away has no state left that an alert could wait for."""
+
+    async def scenario() -> None:
+        async with house() as it:
+            await it.ask()
+            assert 'atlas_endpoint_up{endpoint="up"} 1.0' in (await it.call("GET", "/metrics")).body.decode()
+            it.app.reload.apply(atlas_settings())
+            assert 'atlas_endpoint_up{endpoint="up"}' not in (await it.call("GET", "/metrics")).body.decode()
+
+    run(scenario())
+
+
+def test_revoked_keys_stay_revoked() -> None:
+    """A key that was revoked is not let in again by a reload of the file in which it still stands."""
+
+    async def scenario() -> None:
+        one, admin = made("a"), made("ops", "admin")
+        async with house(**keyed(one, admin)) as it:
+            assert (await it.call("POST", f"/v1/keys/{one.row['id']}/revoke", admin.headers())).status == 200
+            it.app.reload.apply(atlas_settings(it.up, **keyed(one, admin)))
+            assert (await it.ask(one.headers())).status == 401
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"endpoints": [{"name": "x", "kind": "nonsense", "base_url": "http://h", "model": "m"}]},
+        {"agents": [{"name": "sage", "kind": "task_aware", "route": "nowhere"}]},
+        {"agents": [{"name": "sage", "kind": "no.such.Class", "route": "mock"}]},
+    ],
+)
+def test_what_cannot_be_built_changes_nothing(sections: dict[str, Any]) -> None:
+    """Settings that are valid and cannot be built leave every part as it was."""
+
+    async def scenario() -> None:
+        key = made("a", "infer", "admin")
+        async with house(**keyed(key)) as it:
+            before = (await it.call("GET", "/v1/models", key.headers())).json
+            with pytest.raises(ValueError, match=r"nonsense|nowhere|no\.such"):
+                it.app.reload.apply(atlas_settings(**sections))
+            assert (await it.call("GET", "/v1/models", key.headers())).json == before
+            assert (await it.ask(key.headers())).status == 200
+            assert (await it.ask()).status == 401
+
+    run(scenario())
+
+
+def test_health_checks_are_those_of_the_new_endpoints() -> None:
+    """After a reload the new endpoint is checked and the old one is left alone, and nothing outlives the app."""
+
+    async def scenario() -> None:
+        often = {"health": {"interval_s": 0.02}}
+        async with house(endpoint=often) as it, ChaosProvider() as other:
+            await eventually(lambda: bool(it.up.others), what="a check of the old endpoint")
+            it.app.reload.apply(atlas_settings(other, endpoint=often))
+            await eventually(lambda: bool(other.others), what="a check of the new endpoint")
+            seen = len(it.up.others)
+            there = len(other.others)
+            await eventually(lambda: len(other.others) > there + 2, what="more checks")
+            assert len(it.up.others) <= seen + 1
+
+    run(scenario())
+
+
+def test_many_reloads_leave_nothing_behind() -> None:
+    """Connections of replaced endpoints are closed: after many reloads each provider has as few as after one."""
+
+    async def scenario() -> None:
+        async with house() as it:
+            for _ in range(10):
+                assert (await it.ask()).status == 200
+                it.app.reload.apply(atlas_settings(it.up))
+            await eventually(lambda: it.up.open == 0, what="the connections to close")
+
+    run(scenario())
+
+
+def test_what_is_bound_at_the_start_is_told() -> None:
+    """A reload names the members that wait for the next start, and applies the others."""
+
+    async def scenario() -> None:
+        async with house() as it:
+            new = atlas_settings(it.up, server={"port": 1234, "log_level": "debug"}, streams={"pause_max_s": 5})
+            assert it.app.reload.apply(new) == ["server.port", "streams.pause_max_s"]
+            assert it.app.reload.apply(new) == []
+            assert isinstance(it.app.reload.settings, Settings)
+
+    run(scenario())
+
+
+def rewrite(folder: Path, config: Any) -> None:
+    """The file of a gateway that was started in `folder`."""
+    (folder / "atlas.json").write_text(config if isinstance(config, str) else json.dumps(config))
+
+
+def test_a_process_reloads(tmp_path: Path) -> None:
+    """SIGHUP reads the file again: what is valid is in force at once, what is not is logged and changes nothing."""
+
+    async def scenario() -> None:
+        key, tls = made("a"), {"name": "x", "base_url": "https://h", "model": "m", "ca_file": "/nowhere.pem"}
+        async with ChaosProvider(Plan(tokens=3)) as up, ChaosProvider(Plan(tokens=3)) as other:
+            config = atlas_config(up, keys=[key.row])
+            environ = {"ATLAS_KEY_PEPPER": PEPPER}
+            async with GatewayProcess(config, tmp_path, environ=environ) as gateway, gateway.client() as client:
+                rewrite(tmp_path, atlas_config(other, keys=[key.row], server={"drain_s": 1}))
+                gateway.signal(signal.SIGHUP)
+                await gateway.logged("configuration reloaded: 1 endpoints, 1 routes, 1 keys")
+                await gateway.logged("these take effect at the next start: server.drain_s")
+                answer = await client.request("POST", "/v1/chat/completions", key.headers(), json=ask(stream=False))
+                assert (answer.status, len(up.requests), len(other.requests)) == (200, 0, 1)
+                for wrong, said in (
+                    ("endpoints: [{", "atlas.json:1"),
+                    (json.dumps({"routes": [{"model": "m", "endpoints": ["none"]}]}), "there is no endpoint 'none'"),
+                    (json.dumps({"server": {"host": "0.0.0.0"}}), "no keys are configured"),
+                    (json.dumps({"endpoints": [tls], "keys": [key.row]}), "No such file"),
+                ):
+                    rewrite(tmp_path, wrong)
+                    gateway.signal(signal.SIGHUP)
+                    await gateway.logged(said)
+                    answer = await client.request("POST", "/v1/chat/completions", key.headers(), json=ask(stream=False))
+                    assert answer.status == 200
+                assert gateway.log.count("was not reloaded, the one before stays in force") == 4
+                assert "Traceback" not in gateway.log
+                assert PEPPER not in gateway.log
+                assert await gateway.stop() == 0
+
+    run(scenario(), 30)
+
+
+def test_a_signal_before_the_start_ends_nothing(tmp_path: Path) -> None:
+    """A SIGHUP that comes while the gateway starts does not kill it."""
+
+    async def scenario() -> None:
+        gateway = GatewayProcess({}, tmp_path)
+        gateway.spawn()
+        try:
+            await eventually(lambda: _handles(gateway.pid), 10, "the handler")
+            gateway.signal(signal.SIGHUP)
+            await eventually(lambda: "serves http" in gateway.output or not gateway.running, 10, "the start")
+            assert gateway.running, gateway.log
+        finally:
+            gateway.kill()
+
+    run(scenario(), 30)
+
+
+def test_a_terminal_that_is_closed_ends_its_gateway(tmp_path: Path) -> None:
+    """A gateway that was started on a terminal does not outlive it, although SIGHUP is a reload elsewhere."""
+    master, slave = os.openpty()
+
+    def own_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    command = [str(Path(sys.executable).with_name("atlas")), "serve", "--port", "0"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, stdin=slave, stdout=slave, stderr=slave,
+        start_new_session=True, preexec_fn=own_terminal,  # noqa: PLW1509  no other thread runs yet
+    )  # fmt: skip
+    os.close(slave)
+    try:
+        seen = b""
+        while b"serves http" not in seen:
+            seen += os.read(master, 4096)
+        os.close(master)
+        process.wait(15)  # its exit code is nobody's concern: there is nothing left to write to
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _handles(pid: int) -> bool:
+    """Whether the process has a handler for SIGHUP."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) & 1 << signal.SIGHUP - 1)
