@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("atlas.requests")
 
 WIRE_IDS = {dialect.name: dialect.id_prefix for dialect in DIALECTS.values()}
-OWNER_NONCE_LENGTH = 8
 BIRTH_S, BIRTH_LOOKS = 2.0, 100
 """So long a stream may take from the binding of its idempotency key to its log; and how often that is looked at."""
 RETRY_ELSEWHERE_S = "3"
@@ -112,6 +112,7 @@ class Pipeline:
         )
         self.tasks: asyncio.TaskGroup | None = None
         self.draining = False
+        self._owners = itertools.count(1)
         self.on_owned: Callable[[Record], None] = lambda _record: None  # told of each stream that is owned here
 
     async def open(self, request: ChatRequest, raw: bytes, principal: Principal, options: Options) -> Opened:
@@ -224,8 +225,8 @@ class Pipeline:
         return session
 
     def new_owner(self) -> str:
-        """An owner token of this replica."""
-        return f"{self.hub.fleet.rid}-{new_sid()[:OWNER_NONCE_LENGTH]}"
+        """An owner token of this replica, whose id is new with every start of the process."""
+        return f"{self.hub.fleet.rid}-{next(self._owners):x}"
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin a task that the app owns."""
