@@ -297,7 +297,7 @@ class Attempts:
     async def _first_content(self, endpoint: Endpoint, request: ChatRequest, strategy: str) -> Begun | None:
         """Ask one endpoint; its batches once the first content is there, None (and a failure noted) if it fails."""
         begun = self._group.clock()
-        trial = endpoint.candidate.begin(begun, self.choice.needs.input_tokens)
+        trial = endpoint.candidate.begin(begun, self.choice.needs.input_tokens, self.choice.needs.words)
         self._has_other_key = False
         if isinstance(trial, Failure):
             self._note_refusal(endpoint, trial)

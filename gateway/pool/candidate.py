@@ -14,6 +14,7 @@ from gateway.pool.admission import NO_LIMITS, Admission, EndpointLimits
 from gateway.pool.breaker import DEFAULT_POLICY, BreakerPolicy, BreakerState, CircuitBreaker
 from gateway.pool.capability import UNBOUNDED, UNKNOWN, Capability, feature_names
 from gateway.pool.keys import EndpointKeys
+from gateway.pool.proven import Proven
 from gateway.pool.statistics import TYPICAL_TOKENS, Statistics
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Standing:
 
 
 PLAIN = Standing()
+NO_WORDS: frozenset[str] = frozenset()
 
 
 class Candidate:
@@ -54,7 +56,7 @@ class Candidate:
 
     __slots__ = (
         "admission", "breaker", "disabled", "input_usd", "keys", "name", "output_usd", "peers", "priority", "profile",
-        "rests", "rests_until", "statistics", "typical_usd", "weight",
+        "proven", "rests", "rests_until", "statistics", "typical_usd", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +66,7 @@ class Candidate:
         self.input_usd, self.output_usd = standing.input_usd, standing.output_usd
         self.breaker = CircuitBreaker(rng, breaker)
         self.statistics = Statistics(standing.profile.availability)
+        self.proven = Proven()
         self.keys = EndpointKeys(name, standing.keys)
         self.admission = Admission(standing.limits)
         self.disabled, self.rests = False, standing.rests
@@ -92,8 +95,11 @@ class Candidate:
             return "every key rests", rests if rests < UNBOUNDED else None
         return "at its limit of streams at once", _AGAIN_S
 
-    def begin(self, now: float, tokens: int = 0) -> Trial | Failure:
-        """Ask this endpoint, with a prompt of about so many tokens; or why not: `pool_exhausted`, `no_endpoint`."""
+    def begin(self, now: float, tokens: int = 0, words: frozenset[str] = NO_WORDS) -> Trial | Failure:
+        """Ask this endpoint, with a prompt of about so many tokens; or why not: `pool_exhausted`, `no_endpoint`.
+
+        `words` are the strengths that the request asks for.
+        """
         key = self.keys.choose(now)
         if key is None or now < self.rests_until:
             reason, wait = self.blocked(now)
@@ -107,7 +113,7 @@ class Candidate:
             return Failure(Category.NO_ENDPOINT, f"{self.name}: breaker open")
         if not self.breaker.is_closed:
             self.refresh()
-        return Trial(self, key, ticket, now)
+        return Trial(self, key, ticket, now, words)
 
     def settled(self, now: float, output_tokens: int, seconds: float) -> None:
         """A leg here gave so many tokens in the seconds after its first one; its prompt was counted when it began."""
@@ -138,6 +144,7 @@ class Candidate:
                 "output_tokens": _known(profile.output_tokens),
                 "lacks": feature_names(profile.lacks),
                 "availability": profile.availability,
+                "proven": {word: round(rate, 4) for word, rate in sorted(self.proven.rates.items())},
             },
             "price_usd_per_million": {"input": self.input_usd, "output": self.output_usd},
         }
@@ -149,10 +156,10 @@ class Trial:
     A second one of them does nothing, so that whoever leaves may always release. `key` is the number of the key to use.
     """
 
-    __slots__ = ("_candidate", "_number", "_over", "_ticket", "answered_at", "key", "stalled_s")
+    __slots__ = ("_candidate", "_number", "_over", "_ticket", "_words", "answered_at", "key", "stalled_s")
 
-    def __init__(self, candidate: Candidate, key: int, ticket: int, now: float) -> None:
-        self._candidate, self._ticket, self.key = candidate, ticket, key
+    def __init__(self, candidate: Candidate, key: int, ticket: int, now: float, words: frozenset[str]) -> None:
+        self._candidate, self._ticket, self.key, self._words = candidate, ticket, key, words
         self._number = candidate.statistics.begin(now)
         self.answered_at: float | None = None
         self.stalled_s = 0.0
@@ -183,6 +190,7 @@ class Trial:
         if self._leave():
             self._candidate.breaker.finished(self._ticket)
             self._candidate.statistics.finished(self._number)
+            self._candidate.proven.note(self._words, whole=True)
 
     def failed(self, now: float, failure: Failure) -> bool:
         """It failed; whether another key of the same endpoint can be tried at once."""
@@ -199,6 +207,7 @@ class Trial:
             candidate.statistics.released(self._number)
         else:
             candidate.statistics.failed(self._number, now)
+            candidate.proven.note(self._words, whole=False)
         rotates = candidate.rests and candidate.keys.failed(self.key, failure, now)
         candidate.refresh()
         return rotates and candidate.usable(now)

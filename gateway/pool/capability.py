@@ -76,6 +76,11 @@ class Needs:
     input_tokens: int = 0
     output_tokens: int = 0
 
+    @property
+    def words(self) -> frozenset[str]:
+        """All strengths that count: those that were stated, and the inferred ones."""
+        return self.strengths | self.leanings if self.leanings else self.strengths
+
     def are_met_by(self, has: Capability) -> bool:
         """Whether a model of this profile can serve the request, for all that is known."""
         return (

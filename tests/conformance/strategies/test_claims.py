@@ -56,7 +56,7 @@ class Traffic:
         chosen.breaker.__init__(random.Random(1))  # type: ignore[misc]  # the strategy alone is judged
         chosen.keys.revive()
         chosen.refresh()
-        trial = chosen.begin(self.now)
+        trial = chosen.begin(self.now, words=needs.words)
         assert isinstance(trial, Trial)
         self.cost_s[chosen] += self._live(trial, chosen)
         return chosen.name
@@ -138,6 +138,18 @@ def test_task_aware_asks_the_strongest() -> None:
     assert set(traffic.run(5, Needs(leanings=frozenset({"coding"})))) == {"e1"}
     assert set(traffic.run(5, Needs(strengths=frozenset({"math"})))) == {"e0"}
     assert set(traffic.run(5)) == {"e0"}
+
+
+def test_task_aware_learns_what_a_profile_only_claims() -> None:
+    """An endpoint that breaks off when asked to code loses coding to the next best, and keeps what it does well."""
+    profiles = [Capability(strengths={"coding": 1.0, "math": 1.0}), Capability(strengths={"coding": 0.8})]
+    traffic = Traffic("task_aware", [Standing(profile=each) for each in profiles], [Fate(cuts=0.9), Fate()])
+    coding, math = Needs(leanings=frozenset({"coding"})), Needs(leanings=frozenset({"math"}))
+    assert traffic.run(1, coding) == ["e0"]
+    traffic.run(50, coding)
+    assert set(traffic.run(20, coding)) == {"e1"}
+    assert traffic.run(1, math) == ["e0"]
+    assert "whole)" in traffic.strategy.why(coding, traffic.candidates[0], traffic.now)
 
 
 BETTER = {
