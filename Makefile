@@ -31,7 +31,7 @@ serve: $(BIN)/.runtime ## start the gateway on 127.0.0.1:8080 (ARGS="--config at
 demo: $(BIN)/.runtime .redis .nginx ## docker-compose.yml with real processes: two gateways, nginx, Redis; walks through it
 	@$(BIN)/python -m examples.demo
 
-test: $(BIN)/.dev .redis .prometheus ## run all tests (ARGS="-k pause" for some)
+test: $(BIN)/.dev .redis .nginx .prometheus ## run all tests (ARGS="-k pause" for some)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 chaos: $(BIN)/.dev .redis .nginx ## the tests of several replicas with the full figures, which it prints (six minutes)
