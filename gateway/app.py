@@ -50,11 +50,14 @@ from gateway.telemetry.metrics import CIRCUIT_STATES, Metrics
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from fastapi import APIRouter
+
     from config.settings import Settings
     from gateway.api.edge import HotRoute
     from gateway.api.exchange import Receive, Scope, Send
     from gateway.backing import Backing
     from gateway.pool.settlement import OnSettled
+    from gateway.streams.journal import Journal
 
 MOCK = "mock"
 
@@ -108,12 +111,7 @@ def create(
     upstreams = Upstreams()
     models = groups(settings, metrics, clock, upstreams)
     pool = Pool([each.selector for each in models], upstreams.checks)
-    control = StreamControl(
-        journal, hub, clock,
-        on_control=lambda op, result: metrics.control(op, result).inc(),
-        on_close=metrics.cancel_to_close.observe,
-        on_wasted=metrics.wasted_tokens.inc,
-    )  # fmt: skip
+    control = _control(journal, hub, clock, metrics)
     budgets = Budgets(
         backing.ledger, from_settings.plans(settings), clock, hub.fleet.rid,
         on_denied=lambda stage: metrics.budget_denials(stage).inc(),
@@ -153,9 +151,7 @@ def create(
     app.reload = Reload(settings, services, pool, agents, runs, upstreams)
     app.edge = Edge(services, _hot(services), app.framework)
     for router in (
-        describe_hot(),
-        streams.StreamRoutes(services).router(),
-        model_list.router(services),
+        *_stream_routers(services),
         pool_api.router(pool, clock),
         keys.router(keyring, backing),
         agents_api.router(agents, board, INFER, partial(agent_runs.body, services=services), AgentRuns(services)),
@@ -165,6 +161,20 @@ def create(
     errors.install(app)
     check_declared(app.routes)
     return app
+
+
+def _control(journal: Journal, hub: Hub, clock: Clock, metrics: Metrics) -> StreamControl:
+    return StreamControl(
+        journal, hub, clock,
+        on_control=lambda op, result: metrics.control(op, result).inc(),
+        on_close=metrics.cancel_to_close.observe,
+        on_wasted=metrics.wasted_tokens.inc,
+    )  # fmt: skip
+
+
+def _stream_routers(services: Services) -> tuple[APIRouter, ...]:
+    """The description of the hot routes, streams and models."""
+    return describe_hot(), streams.StreamRoutes(services).router(), model_list.router(services)
 
 
 def _hot(services: Services) -> dict[tuple[str, str], HotRoute]:

@@ -28,6 +28,7 @@ from gateway.upstream.transport import Transport
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterator
 
     from config.settings import Endpoint as EndpointSettings
     from config.settings import Route as RouteSettings
@@ -86,6 +87,37 @@ def groups(settings: Settings, metrics: Metrics, clock: Clock, upstreams: Upstre
     Raises:
         ValueError: an endpoint names a kind that does not exist, a route such a strategy.
     """
+    observers = _observers(metrics)
+
+    def group(model: str, endpoints: tuple[Endpoint, ...], **policy: Any) -> ProviderGroup:
+        return ProviderGroup(
+            model=model,
+            endpoints=endpoints,
+            rng=random.Random(),  # jitter and lots
+            clock=clock.monotonic,
+            **observers,
+            **policy,
+        )
+
+    costs = prices(settings)
+    endpoints = {found.name: _endpoint(found, clock, upstreams, costs) for found in settings.endpoints}
+    for each in endpoints.values():
+        each.candidate.breaker.on_move = partial(_count_move, metrics, each.name)
+    groups = [
+        group(
+            route.model, tuple(endpoints[name] for name in route.endpoints),
+            fallback=_fallback(route), strategy=route.strategy,
+        )
+        for route in settings.routes
+    ]  # fmt: skip
+    if settings.mock.enabled:
+        taken = {found.model for found in groups}
+        groups += [group(model, (endpoint,)) for model, endpoint in _mocks() if model not in taken]
+    return groups
+
+
+def _observers(metrics: Metrics) -> dict[str, Any]:
+    """Who is told how a route's attempts fare, as `pool.route.Route` names them."""
 
     def on_attempt(endpoint: str, outcome: str, seconds: float) -> None:
         metrics.upstream_requests(endpoint, outcome).inc()
@@ -103,44 +135,23 @@ def groups(settings: Settings, metrics: Metrics, clock: Clock, upstreams: Upstre
     def on_fallback(*labels: str) -> None:
         metrics.fallbacks(*labels).inc()
 
-    def group(model: str, endpoints: tuple[Endpoint, ...], **policy: Any) -> ProviderGroup:
-        return ProviderGroup(
-            model=model,
-            endpoints=endpoints,
-            rng=random.Random(),  # jitter and lots
-            clock=clock.monotonic,
-            on_attempt=on_attempt,
-            on_unmapped=on_unmapped,
-            on_malformed=on_malformed,
-            on_retry=on_retry,
-            on_fallback=on_fallback,
-            **policy,
-        )
+    return {
+        "on_attempt": on_attempt,
+        "on_unmapped": on_unmapped,
+        "on_malformed": on_malformed,
+        "on_retry": on_retry,
+        "on_fallback": on_fallback,
+    }
 
-    costs = prices(settings)
-    endpoints = {found.name: _endpoint(found, clock, upstreams, costs) for found in settings.endpoints}
-    for each in endpoints.values():
-        each.candidate.breaker.on_move = partial(_count_move, metrics, each.name)
-    groups = [
-        group(
-            route.model, tuple(endpoints[name] for name in route.endpoints),
-            fallback=_fallback(route), strategy=route.strategy,
-        )
-        for route in settings.routes
-    ]  # fmt: skip
-    if settings.mock.enabled:
-        taken = {found.model for found in groups}
-        mock = MockProvider()
-        names = [name for name in MOCK_MODELS if name not in taken]
-        # Its faults are what it is asked for: it is never given a rest for them.
-        known = {name: Candidate(name, random.Random(), Standing(rests=False)) for name in (*names, MOCK)}
-        groups += [
-            group(name, (Endpoint(name=name, provider=mock, model=name, candidate=known[name]),)) for name in names
-        ]
-        # Fault names carry numbers, so any of them must be found; the ones above are those that are listed.
-        any_mock = Endpoint(name=MOCK, provider=_MockByName(mock), model="*", candidate=known[MOCK])
-        groups.append(group("mock-*", (any_mock,)))
-    return groups
+
+def _mocks() -> Iterator[tuple[str, Endpoint]]:
+    """The mock's models. Its faults are what it is asked for: it is never given a rest for them."""
+    mock = MockProvider()
+    known = {name: Candidate(name, random.Random(), Standing(rests=False)) for name in (*MOCK_MODELS, MOCK)}
+    for name in MOCK_MODELS:
+        yield name, Endpoint(name=name, provider=mock, model=name, candidate=known[name])
+    # Fault names carry numbers, so any of them must be found; the ones above are those that are listed.
+    yield "mock-*", Endpoint(name=MOCK, provider=_MockByName(mock), model="*", candidate=known[MOCK])
 
 
 def _count_move(metrics: Metrics, endpoint: str, state: BreakerState) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.pool.candidate import introduce
 from gateway.pool.continuation import Fallback
-from gateway.pool.extra_load import REPEATS, ExtraBudget
+from gateway.pool.retry_budget import RetryBudget
 from gateway.pool.selection import Selector
 from gateway.pool.strategies import load_strategy
 
@@ -44,7 +44,7 @@ class Route:
     fallback: Fallback = field(default_factory=Fallback)
     strategy: str = "priority"
     selector: Selector = field(init=False)
-    repeats: ExtraBudget = field(init=False)
+    repeats: RetryBudget = field(init=False)
     by_candidate: Mapping[Candidate, Endpoint] = field(init=False, repr=False, compare=False)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     on_retry: Callable[[str, Category], None] = field(default=lambda _endpoint, _category: None)
@@ -61,7 +61,7 @@ class Route:
         # The dataclass is frozen, and these follow from its members.
         object.__setattr__(self, "selector", Selector(self.model, candidates, self.strategy, strategy, self.rng))
         object.__setattr__(self, "by_candidate", {each.candidate: each for each in self.endpoints})
-        object.__setattr__(self, "repeats", ExtraBudget(REPEATS, self.clock()))
+        object.__setattr__(self, "repeats", RetryBudget(self.clock()))
 
     def endpoints_of(self, ranked: list[Candidate]) -> tuple[Endpoint, ...]:
         """The endpoints in this order."""

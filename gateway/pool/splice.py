@@ -107,7 +107,6 @@ class Replayed:
         self.over = False
         self._text, self._reasoning = delivered.text, delivered.reasoning
         self._text_at = self._reasoning_at = 0
-        self._unreported = delivered.events
 
     def feed(self, batch: Batch) -> Batch:
         """See `Joint`."""

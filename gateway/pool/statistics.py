@@ -1,7 +1,7 @@
 """What is known of an endpoint's behaviour now: time to first token, tokens per second, stalls, errors, load.
 
 Feeds selection, `/v1/pool` and metrics. It learns from streams while they run: a wait for the first token that is
-already longer than the average counts at once (`waiting_s`), so do the first token and each stall. Averages are
+already longer than the average counts at once (`waiting_since`), so do the first token and each stall. Averages are
 exponentially weighted (EWMA). The peak-EWMA of `fastest` is Finagle's: a slower answer counts at once and in full,
 faster ones over time; unseen endpoints fade to 0, so that they are tried again. All times are monotonic seconds.
 """
@@ -121,10 +121,6 @@ class Statistics:
     def released(self, number: int) -> None:
         """It was left without a verdict on the endpoint."""
         self._leave(number)
-
-    def waiting_s(self, now: float) -> float:
-        """How long the oldest attempt without content has waited so far."""
-        return max(0.0, now - self.waiting_since)
 
     def peak_s(self, now: float) -> float:
         """Time to first token as the pessimist sees it; 0 where nothing is known."""

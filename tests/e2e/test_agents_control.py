@@ -25,20 +25,26 @@ def over(it: House, sid: str) -> int:
     return len(session.attempts)
 
 
+async def paused_in_its_first_step(it: House) -> str:
+    """A run that was paused while its first step ran; that step is over, and it waits at its gate."""
+    gate = Gate()
+    plan(it, IN_ROW)
+    it.up.plans["ada"] = HULL.with_(gate=gate)
+    sid = await begin(it)
+    await gate.held()
+    assert (await it.control(sid, "pause")).json["changed"] is True
+    gate.open()
+    await it.up.requests[1].answered()
+    await eventually(lambda: over(it, sid) == 2, what="the step to be over")
+    return sid
+
+
 def test_a_paused_run_begins_nothing() -> None:
     """A run paused in the middle of a step lets that step finish, begins no other, and resumes to the exact answer."""
 
     async def scenario() -> None:
-        gate = Gate()
         async with house(**team()) as it:
-            plan(it, IN_ROW)
-            it.up.plans["ada"] = HULL.with_(gate=gate)
-            sid = await begin(it)
-            await gate.held()
-            assert (await it.control(sid, "pause")).json["changed"] is True
-            gate.open()
-            await it.up.requests[1].answered()
-            await eventually(lambda: over(it, sid) == 2, what="the step to be over")
+            sid = await paused_in_its_first_step(it)
             shown = await it.status(sid)
             assert (shown["state"], [call["step"] for call in shown["run"]["calls"]]) == ("paused", ["run", "hull"])
             await asyncio.sleep(0.05)  # what must not happen has no event
@@ -105,15 +111,8 @@ def test_cancel_while_paused() -> None:
     """A paused run that waits at its gate is cancelled like any other."""
 
     async def scenario() -> None:
-        gate = Gate()
         async with house(**team()) as it:
-            plan(it, IN_ROW)
-            it.up.plans["ada"] = HULL.with_(gate=gate)
-            sid = await begin(it)
-            await gate.held()
-            await it.control(sid, "pause")
-            gate.open()
-            await eventually(lambda: over(it, sid) == 2, what="the step to be over")
+            sid = await paused_in_its_first_step(it)
             assert (await it.control(sid, "cancel")).json["upstream"] == "closed"
             assert (await ended(it, sid))["state"] == "cancelled"
             assert asked(it.up) == ["boss", "ada"]

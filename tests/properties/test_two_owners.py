@@ -23,6 +23,18 @@ from tests.unit.streams.world import TENANT, Log, Said, World, follow, text, tur
 RIDS = ("one", "two")
 
 
+def check_words(said: list[list[str]], log: list[Event]) -> None:
+    """What each owner said, in order of their claims, stands in the log up to some point; nothing is behind an end."""
+    owner, found = 0, [list[str]() for _ in said]
+    for event in log:
+        if isinstance(event, Claim):
+            owner += 1
+        elif isinstance(event, Text):
+            found[owner].append(event.text)
+    assert all(part == words[: len(part)] for part, words in zip(found, said, strict=True))
+    assert not any(isinstance(event, End) for event in log[:-1])
+
+
 @dataclass
 class Model:
     """What each owner said, in order of their claims; `check` holds a log against it."""
@@ -31,14 +43,7 @@ class Model:
 
     def check(self, log: list[Event]) -> None:
         """Each owner's words are a prefix of what it said, between its claim and the next one; the end is last."""
-        owner, found = 0, [list[str]() for _ in self.said]
-        for event in log:
-            if isinstance(event, Claim):
-                owner += 1
-            elif isinstance(event, Text):
-                found[owner].append(event.text)
-        assert all(part == said[: len(part)] for part, said in zip(found, self.said, strict=True))
-        assert [isinstance(event, End) for event in log[:-1]].count(True) == 0
+        check_words(self.said, log)
 
     def served(self, log: list[Event], skip: tuple[int, int] | None, hold: int | None) -> list[int]:
         """The seqs that readers are served."""

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from gateway.core.clock import SystemClock
 from gateway.core.errors import StreamRefused
-from gateway.core.events import TERMINAL, Claim, End, Event, Finish, Text
+from gateway.core.events import TERMINAL, Event, Finish
 from gateway.core.ids import new_sid
 from gateway.streams.fleet_redis import RedisFleet
 from gateway.streams.ground import Ground, Policy
@@ -25,6 +25,7 @@ from gateway.streams.lifecycle import Op, Step
 from gateway.streams.reader import Reader, resolve
 from gateway.streams.session import Session
 from gateway.upstream.link_redis import Link
+from tests.properties.test_two_owners import check_words
 from tests.replicas.figures import figure
 from tests.support.redis_server import shared_redis
 from tests.unit.streams.fleet_world import BRISK
@@ -64,14 +65,7 @@ class Model:
 
     def check(self, log: list[Event]) -> None:
         """Each owner's words are a prefix of what it said, between its claim and the next one; the end is last."""
-        owner, found = 0, [list[str]() for _ in self.said]
-        for event in log:
-            if isinstance(event, Claim):
-                owner += 1
-            elif isinstance(event, Text):
-                found[owner].append(event.text)
-        assert all(part == said[: len(part)] for part, said in zip(found, self.said, strict=True))
-        assert not any(isinstance(event, End) for event in log[:-1])
+        check_words(self.said, log)
 
     def whole(self, log: Served, skip: tuple[int, int] | None, hold: int | None) -> Served:
         """What readers are served of it."""

@@ -23,6 +23,17 @@ import redis
 from tests.support.process import free_port
 
 _READY_S = 10.0
+ELAPSE = """
+local naked = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local left = redis.call('PTTL', key)
+  if left == -1 then naked[#naked + 1] = key
+  elseif left <= tonumber(ARGV[1]) then redis.call('DEL', key)
+  else redis.call('PEXPIRE', key, left - tonumber(ARGV[1])) end
+end
+return naked
+"""
+"""Lets so many milliseconds pass for every key, and returns the keys that have no time to live."""
 MISSING = "redis-server is not installed: apt-get install redis-server (7.0 or newer)"
 
 

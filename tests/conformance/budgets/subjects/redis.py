@@ -13,18 +13,7 @@ from gateway.upstream.lane_redis import Lane
 from gateway.upstream.link_redis import Link
 from tests.conformance.budgets.subject import LEASE_S
 from tests.support.clock import ManualClock
-from tests.support.redis_server import RedisServer, shared_redis
-
-_ELAPSE = """
-local naked = {}
-for _, key in ipairs(redis.call('KEYS', '*')) do
-  local left = redis.call('PTTL', key)
-  if left == -1 then naked[#naked + 1] = key
-  elseif left <= tonumber(ARGV[1]) then redis.call('DEL', key)
-  else redis.call('PEXPIRE', key, left - tonumber(ARGV[1])) end
-end
-return naked
-"""
+from tests.support.redis_server import ELAPSE, RedisServer, shared_redis
 
 
 class RedisSubject:
@@ -44,7 +33,7 @@ class RedisSubject:
     async def elapse(self, seconds: float) -> None:
         self._clock.advance(seconds)
         with self._server.client() as client:
-            naked = client.eval(_ELAPSE, 0, int(seconds * 1000))
+            naked = client.eval(ELAPSE, 0, int(seconds * 1000))
         assert naked == [], f"keys without a time to live: {naked}"
         self.ledger.scripts = self._scripts()
 

@@ -14,7 +14,7 @@ from gateway.streams.scripts_redis import Scripts
 from gateway.upstream.link_redis import Link
 from tests.conformance.journal.subject import Limits
 from tests.support.clock import ManualClock
-from tests.support.redis_server import RedisServer, shared_redis
+from tests.support.redis_server import ELAPSE, RedisServer, shared_redis
 
 _BOUND = "the bound is Redis' own maxmemory, which gives up no log: see tests/unit/streams/test_journal_redis.py"
 UNSUPPORTED: dict[str, str] = {
@@ -23,17 +23,6 @@ UNSUPPORTED: dict[str, str] = {
     "a_full_journal_can_still_be_controlled": _BOUND,
     "deleting_makes_room": _BOUND,
 }
-
-_ELAPSE = """
-local naked = {}
-for _, key in ipairs(redis.call('KEYS', '*')) do
-  local left = redis.call('PTTL', key)
-  if left == -1 then naked[#naked + 1] = key
-  elseif left <= tonumber(ARGV[1]) then redis.call('DEL', key)
-  else redis.call('PEXPIRE', key, left - tonumber(ARGV[1])) end
-end
-return naked
-"""
 
 
 class RedisSubject:
@@ -75,7 +64,7 @@ class RedisSubject:
         passed, self._turned = time.monotonic() - self._turned, time.monotonic()
         for server in self._servers:
             with server.client() as client:
-                naked = client.eval(_ELAPSE, 0, int((seconds - passed) * 1000))
+                naked = client.eval(ELAPSE, 0, int((seconds - passed) * 1000))
             assert naked == [], f"keys without a time to live: {naked}"
         self._journal.scripts = self._scripts()
         await self._journal.sweep()
