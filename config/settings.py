@@ -16,7 +16,7 @@ from config.agents import DEFAULT_AGENTS, Agent, agent_contradictions
 from config.endpoints import Endpoint, Fallback, Limits, Route, Timeouts, contradictions
 from config.keys import Key, Pepper, Tenant, key_contradictions, tenant_contradictions
 from config.section import Section, check_built
-from config.values import Seconds, Size, Word, is_loopback
+from config.values import Origin, Seconds, Size, Word, is_loopback
 
 __all__ = [
     "Agent", "Endpoint", "Fallback", "Journal", "Key", "Limits", "Mock", "Route", "Server", "Settings", "Streams",
@@ -45,7 +45,7 @@ class Server(Section):
     drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     allowed_hosts: tuple[Word, ...] = Field(default_factory=_hosts_for)
     max_body: Size = 50 * 2**20
-    cors_origins: tuple[Word, ...] = ()
+    cors_origins: tuple[Origin, ...] = ()
     heartbeat_s: Seconds = 10.0
     log_level: LogLevel = "info"
     insecure: bool = False

@@ -74,6 +74,16 @@ def check_header(value: SecretStr) -> SecretStr:
     return value
 
 
+def check_origin(value: str) -> str:
+    """The origin as browsers send it, in lower case; raises ValueError unless it is scheme and host, or `*` for any."""
+    if value == "*":
+        return value
+    url = urlsplit(check_url(value))
+    if url.path or url.query or url.fragment or "@" in url.netloc:
+        raise ValueError("must be an origin like https://chat.example.com: scheme, host and port, without a path")
+    return url.geturl().lower()
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address to bind to is reachable from this machine only; unknown names count as not."""
     if host.lower() == "localhost":
@@ -101,6 +111,7 @@ def _checked(value: object) -> object:
 Size: TypeAlias = Annotated[int, BeforeValidator(parse_size), Field(ge=1)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Word: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Origin: TypeAlias = Annotated[Word, AfterValidator(check_origin)]
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Module: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Url: TypeAlias = Annotated[str, BeforeValidator(_checked)]

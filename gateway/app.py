@@ -22,6 +22,7 @@ from gateway.api import pool as pool_api
 from gateway.api.agent_runs import AgentRuns
 from gateway.api.auth import INFER, check_declared
 from gateway.api.count_tokens import CountTokens
+from gateway.api.cross_origin import for_browsers
 from gateway.api.deps import Limits, Services
 from gateway.api.drain import Drain, Others
 from gateway.api.edge import Edge
@@ -29,6 +30,7 @@ from gateway.api.inference import Inference
 from gateway.api.openapi import describe_hot
 from gateway.api.paths import CHAT, COUNT_TOKENS, MESSAGES
 from gateway.api.sse import Pace
+from gateway.api.stream_tokens import StreamTokens
 from gateway.backing import StartRefused
 from gateway.bookkeeping import Bookkeeping
 from gateway.core.clock import Clock, SystemClock
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from fastapi import APIRouter
+    from starlette.types import ASGIApp
 
     from config.settings import Settings
     from gateway.api.edge import HotRoute
@@ -65,6 +68,7 @@ MOCK = "mock"
 class Atlas(FastAPI):
     """The app. Requests enter by the edge; what is not a hot route goes on into the framework."""
 
+    entrance: ASGIApp
     edge: Edge
     services: Services
     drain: Drain
@@ -73,7 +77,7 @@ class Atlas(FastAPI):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, or run the lifespan."""
         if scope["type"] == "http":
-            await self.edge(scope, receive, send)
+            await self.entrance(scope, receive, send)
         else:
             await self._live(scope, receive, send)
 
@@ -134,6 +138,7 @@ def create(
         control=control,
         routes=routes,
         keyring=keyring,
+        tokens=StreamTokens(keyring, backing.secret, clock),
         metrics=metrics,
         clock=clock,
         pace=Pace(heartbeat_s=settings.server.heartbeat_s, status_wait_s=settings.streams.status_wait_s),
@@ -150,6 +155,7 @@ def create(
     app.services, app.drain = services, drain
     app.reload = Reload(settings, services, pool, agents, runs, upstreams)
     app.edge = Edge(services, _hot(services), app.framework)
+    app.entrance = for_browsers(app.edge, settings.server.cors_origins)
     for router in (
         *_stream_routers(services),
         pool_api.router(pool, clock),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -89,6 +90,14 @@ class Backing(Protocol):
         """
         ...
 
+    async def secret(self) -> bytes:
+        """What all replicas know and nobody else, for where the operator gave no pepper.
+
+        Raises:
+            JournalUnavailable: it could not be read.
+        """
+        ...
+
     async def check(self) -> None:
         """Look whether there is what is needed, before anything runs.
 
@@ -130,6 +139,7 @@ class InMemory:
     def __init__(self, bounds: Bounds, clock: Clock) -> None:
         self.journal, self.fleet, self.ledger = MemoryJournal(bounds, clock), Alone(_new_rid()), MemoryLedger(clock)
         self._revoked: frozenset[str] = frozenset()
+        self._secret = secrets.token_bytes()
 
     def attach(self, hub: Hub, heir: Heir, on_revoked: OnRevoked) -> None:  # noqa: ARG002  no owner but this one
         """Only revocations are of interest."""
@@ -142,6 +152,10 @@ class InMemory:
         """Until this process ends."""
         self._revoked |= {key_id}
         self._on_revoked(self._revoked)
+
+    async def secret(self) -> bytes:
+        """Made at the start, gone with the process."""
+        return self._secret
 
     async def check(self) -> None:
         """Nothing is needed."""
@@ -221,6 +235,10 @@ class InRedis:
     async def revoke(self, key_id: str) -> None:
         """On every replica, within `poll_s`."""
         await self.fleet.revoke(key_id)
+
+    async def secret(self) -> bytes:
+        """Made by the first replica that needs it."""
+        return await self.fleet.secret()
 
     async def load(self) -> None:
         """The revoked keys: none of them may be let in for a moment."""

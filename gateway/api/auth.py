@@ -27,6 +27,7 @@ from gateway.core.errors import RequestError
 from gateway.core.keys import digest, is_key
 from gateway.core.principal import Principal, Scope
 
+_CARRYING = frozenset({b"authorization", b"x-api-key", b"api-key"})
 CARRIERS = "'Authorization: Bearer <key>', 'x-api-key: <key>' or 'api-key: <key>'"
 _PRINCIPAL = "atlas.principal"
 _INDEXED_BYTES = 8
@@ -51,6 +52,16 @@ class Keyring:
         self._pepper, self._clock = pepper, clock
         self._revoked: frozenset[str] = frozenset()
 
+    @property
+    def pepper(self) -> bytes:
+        """What keys are hashed under; empty where none is configured."""
+        return self._pepper
+
+    @property
+    def asks(self) -> bool:
+        """Whether anybody is asked for a key."""
+        return bool(self._keys)
+
     def revoke(self, key_ids: frozenset[str]) -> None:
         """These keys, by the operator's names, are refused from now on, and no others."""
         self._revoked = key_ids
@@ -67,6 +78,16 @@ class Keyring:
         """Whether there is a key of this name, valid or not."""
         return any(key.principal.key_id == key_id for key in self._keys.values())
 
+    def holder(self, key_id: str | None) -> Principal | None:
+        """For whom the key of this name speaks now; None if it is gone, expired or revoked.
+
+        Where there are no keys None is the name that everybody goes by.
+        """
+        if not self._keys:
+            return _EVERYBODY if key_id is None else None
+        named = (key for key in self._keys.values() if key.principal.key_id == key_id)
+        return next((key.principal for key in named if self._refusal(key) is None), None)
+
     def principal(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
         """Who sent these headers, whose names are in lower case.
 
@@ -82,11 +103,17 @@ class Keyring:
         key = self._keys.get(presented[:_INDEXED_BYTES])
         if key is None or not hmac.compare_digest(key.digest, presented):
             raise _unknown()
-        if key.expires is not None and self._clock.now() >= key.expires:
-            raise _unauthorized("the key has expired", "expired_api_key", _INVALID)
-        if self.is_revoked(key.principal.key_id):
-            raise _unauthorized("the key was revoked", "revoked_api_key", _INVALID)
+        if (refusal := self._refusal(key)) is not None:
+            raise refusal
         return key.principal
+
+    def _refusal(self, key: Key) -> RequestError | None:
+        """Why a key that is known is not valid now."""
+        if key.expires is not None and self._clock.now() >= key.expires:
+            return unauthorized("the key has expired", "expired_api_key")
+        if self.is_revoked(key.principal.key_id):
+            return unauthorized("the key was revoked", "revoked_api_key")
+        return None
 
 
 class Access:
@@ -117,8 +144,7 @@ class Access:
             who = keyring.principal(scope["headers"])
             if self.scopes.isdisjoint(who.scopes):
                 raise self._forbidden()
-        scope[_PRINCIPAL] = who
-        return who
+        return admitted(scope, who)
 
     def _forbidden(self) -> RequestError:
         challenge = f'Bearer realm="atlas", error="insufficient_scope", scope="{" ".join(sorted(self.scopes))}"'
@@ -142,6 +168,12 @@ FRAMEWORK_ROUTES: Mapping[str, Access] = {
     "redoc_html": OPEN,
 }
 """What the framework adds by itself, by name."""
+
+
+def admitted(scope: MutableMapping[str, Any], who: Principal) -> Principal:
+    """Let this caller in, as the principal that `principal_of` finds from then on."""
+    scope[_PRINCIPAL] = who
+    return who
 
 
 def principal_of(scope: Mapping[str, Any]) -> Principal:
@@ -180,6 +212,11 @@ def _access_of(route: Any) -> Access | None:
     return next((call for call in calls if isinstance(call, Access)), None)
 
 
+def carries_credential(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether any header is one that credentials come in."""
+    return any(name in _CARRYING for name, _ in headers)
+
+
 def _credential(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The one credential in these headers.
 
@@ -188,19 +225,16 @@ def _credential(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """
     found: bytes | None = None
     for name, value in headers:
-        if name == b"authorization":
-            credential = _bearer(value)
-        elif name in {b"x-api-key", b"api-key"}:
-            credential = value.strip()
-        else:
+        if name not in _CARRYING:
             continue
+        credential = _bearer(value) if name == b"authorization" else value.strip()
         if credential and found is not None and credential != found:
             msg = f"the request carries two credentials that differ; send one key, as {CARRIERS}"
             raise RequestError(msg, code="conflicting_credentials")
         found = credential or found
     if found is None:
         msg = f"no API key was sent; send it as {CARRIERS}"
-        raise _unauthorized(msg, "missing_api_key", _CHALLENGE)
+        raise unauthorized(msg, "missing_api_key", challenge=_CHALLENGE)
     return found
 
 
@@ -210,7 +244,7 @@ def _bearer(value: bytes) -> bytes:
     token = token.strip()
     if scheme and (scheme.lower() != b"bearer" or not token):
         msg = "the Authorization header must be 'Bearer <key>'"
-        raise _unauthorized(msg, "invalid_authorization", _INVALID, "Authorization")
+        raise unauthorized(msg, "invalid_authorization", param="Authorization")
     return token
 
 
@@ -220,8 +254,9 @@ _INVALID = _CHALLENGE + ', error="invalid_token"'  # RFC 6750, section 3.1
 
 def _unknown() -> RequestError:
     """The one refusal of every credential that is not a valid key."""
-    return _unauthorized("the API key is not known here", "invalid_api_key", _INVALID)
+    return unauthorized("the API key is not known here", "invalid_api_key")
 
 
-def _unauthorized(message: str, code: str, challenge: str, param: str | None = None) -> RequestError:
+def unauthorized(message: str, code: str, *, param: str | None = None, challenge: str = _INVALID) -> RequestError:
+    """The refusal of a credential, or of a request without one."""
     return RequestError(message, status=401, code=code, param=param, headers={"www-authenticate": challenge})

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.api.auth import Keyring
     from gateway.api.exchange import Exchange
     from gateway.api.sse import Pace
+    from gateway.api.stream_tokens import StreamTokens
     from gateway.core.clock import Clock
     from gateway.core.principal import Principal
     from gateway.pipeline import Pipeline
@@ -41,6 +42,7 @@ class Services:
     control: StreamControl
     routes: RouteTable
     keyring: Keyring
+    tokens: StreamTokens
     metrics: Metrics
     clock: Clock
     pace: Pace

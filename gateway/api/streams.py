@@ -1,4 +1,4 @@
-"""The stream routes: list, status, events, text, pause, resume, cancel, delete."""
+"""The stream routes: list, status, events, text, pause, resume, cancel, token, delete."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gateway.api.auth import CONTROL, READ, principal_of
 from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
 from gateway.api.exchange import Exchange
 from gateway.api.sse import Delivery, shared
+from gateway.api.stream_tokens import PARAMETER, READ_OR_TOKEN
 from gateway.core.errors import RequestError, StreamRefused
 from gateway.core.events import RESTART, Leg, Start, Text
 from gateway.core.ids import parse_sid
@@ -56,13 +57,14 @@ class StreamRoutes:
         """All of them."""
         routes = APIRouter(prefix="/v1/streams", tags=["streams"])
         one = "/{stream_id}"
-        reads, controls = [Depends(READ)], [Depends(CONTROL)]
+        reads, controls, pages = [Depends(READ)], [Depends(CONTROL)], [Depends(READ_OR_TOKEN)]
         routes.get("", summary="Own streams, newest first", dependencies=reads)(self.listing)
-        routes.get(one, summary="The status object of a stream", dependencies=reads)(self.status)
-        routes.get(one + "/events", summary="The events of a stream as SSE, from any cursor", dependencies=reads)(
+        routes.get(one, summary="The status object of a stream", dependencies=pages)(self.status)
+        routes.get(one + "/events", summary="The events of a stream as SSE, from any cursor", dependencies=pages)(
             self.events
         )
-        routes.get(one + "/text", summary="The text so far, as far as it may be served", dependencies=reads)(self.text)
+        routes.get(one + "/text", summary="The text so far, as far as it may be served", dependencies=pages)(self.text)
+        routes.post(one + "/token", summary="A token to read this stream without a key", dependencies=reads)(self.token)
         routes.post(one + "/pause", summary="Serve nothing further until a resume", dependencies=controls)(self.pause)
         routes.post(one + "/resume", summary="Serve what was held back, and go on", dependencies=controls)(self.resume)
         routes.post(one + "/cancel", summary="End the stream and close its upstream", dependencies=controls)(
@@ -91,7 +93,7 @@ class StreamRoutes:
 
     async def status(self, request: Request, stream_id: str) -> Response:
         """The status object."""
-        _only(request, set())
+        _only(request, {PARAMETER})
         shown = await self._control.status(stream_id, _tenant(request))
         return _json(shown, headers={"etag": f'"{shown["gen"]}"'})
 
@@ -104,7 +106,7 @@ class StreamRoutes:
         skip_events: Annotated[int, Query(ge=0)] = 0,
     ) -> Response:
         """The log as SSE, from any cursor, natively or in its own dialect."""
-        _only(request, {"after", "format", "skip_events"})
+        _only(request, {"after", "format", "skip_events", PARAMETER})
         tenant = _tenant(request)
         cursor = request.headers.get("last-event-id") or after
         page = await self._control.page(stream_id, tenant, max_bytes=1)
@@ -127,7 +129,7 @@ class StreamRoutes:
 
     async def text(self, request: Request, stream_id: str, choice: Annotated[int, Query(ge=0)] = 0) -> Response:
         """The text of one choice, as far as it may be served."""
-        _only(request, {"choice"})
+        _only(request, {"choice", PARAMETER})
         tenant = _tenant(request)
         page = await self._control.page(stream_id, tenant, max_bytes=1)
         reader = Reader(
@@ -143,6 +145,18 @@ class StreamRoutes:
         return _json(
             {"id": stream_id, "object": "stream.text", "choice": choice, "text": "".join(parts), "seq": reader.position}
         )
+
+    async def token(self, request: Request, stream_id: str) -> Response:
+        """What a browser's EventSource shows instead of a key; see `gateway.api.stream_tokens`."""
+        _only(request, set())
+        who = principal_of(request.scope)
+        sid = (await self._control.page(stream_id, who.tenant, max_bytes=1)).record.sid
+        token, expires_at = await self._services.tokens.issue(sid, who)
+        answer = {
+            "object": "stream.token", "stream": stream_id, "token": token, "expires_at": expires_at,
+            "url": f"/v1/streams/{stream_id}/events?{PARAMETER}={token}",
+        }  # fmt: skip
+        return _json(answer, headers={"cache-control": "no-store"})
 
     async def pause(self, request: Request, stream_id: str) -> Response:
         """Serve nothing further until a resume."""

@@ -19,6 +19,7 @@ from gateway.streams.lease import Lease
 from gateway.streams.orphans_redis import RedisOrphans
 from gateway.streams.replicas_redis import Replicas
 from gateway.streams.revoked_redis import RevokedKeys
+from gateway.streams.secret_redis import shared_secret
 from gateway.streams.tail import Tail
 from gateway.streams.wake_redis import Listener, Speaker
 from gateway.upstream.lanes_redis import Lanes
@@ -71,7 +72,7 @@ class RedisFleet:
         self._timing = timing = timing or FleetTiming()
         self._monotonic = clock.monotonic
         self._lanes, self._hint_lanes = Lanes(journal.nodes, "fleet"), Lanes(journal.nodes, "hint")
-        asking = Asking(self._lanes)
+        self._asking = asking = Asking(self._lanes)
         self._hub: Hub | None = None
         self._replicas = Replicas(asking, timing.kept_s)
         self.lease = Lease(
@@ -139,6 +140,14 @@ class RedisFleet:
         await self._revoked.revoke(key_id)
         for rid in await self._replicas.living():
             self._speaker.revoked(rid)
+
+    async def secret(self) -> bytes:
+        """What all replicas know and nobody else.
+
+        Raises:
+            JournalUnavailable: it could not be read.
+        """
+        return await shared_secret(self._asking)
 
     async def load_revoked(self) -> None:
         """Read the revoked keys before the first request is served.

@@ -32,6 +32,7 @@ class Row:
     scopes: tuple[str, ...]
     ok: int = 200
     body: Any = None
+    by_token: bool = False  # whether a token of the stream does instead of a key
 
 
 TABLE: dict[tuple[str, str], Row] = {
@@ -44,9 +45,10 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/v1/agents/{name}"): Row(INFER),
     ("POST", "/v1/agents/{name}/runs"): Row(INFER, body={"input": "Hello", "options": {"max_output_tokens": 1}}),
     ("GET", "/v1/streams"): Row(READ),
-    ("GET", ONE): Row(READ),
-    ("GET", ONE + "/events"): Row(READ),
-    ("GET", ONE + "/text"): Row(READ),
+    ("GET", ONE): Row(READ, by_token=True),
+    ("GET", ONE + "/events"): Row(READ, by_token=True),
+    ("GET", ONE + "/text"): Row(READ, by_token=True),
+    ("POST", ONE + "/token"): Row(READ),
     ("POST", ONE + "/pause"): Row(CONTROL, ok=409),  # the stream has ended: the caller is past authorization
     ("POST", ONE + "/resume"): Row(CONTROL, ok=409),
     ("POST", ONE + "/cancel"): Row(CONTROL),
@@ -172,8 +174,37 @@ def test_the_matrix() -> None:
     run(scenario(), timeout=60)
 
 
-async def _ask(client: RawClient, route: tuple[str, str], sid: str, headers: dict[str, str]) -> Answer:
+def test_the_matrix_of_tokens() -> None:
+    """A token of a stream opens the GET routes of that very stream, and no other route of any kind."""
+
+    async def scenario() -> None:
+        async with keyed_house() as it, it.client() as client:
+            sid, another = await stream_of(it, OWN.secret), await stream_of(it, OWN.secret)
+            token, others = await token_of(it, sid), await token_of(it, another)
+            wrong: list[tuple[str, str, int, int]] = []
+            for route in sorted(set(served(it.app))):
+                row = TABLE[route]
+                for name, shown in {"own": token, "another": others, "a key": OWN.secret, "empty": ""}.items():
+                    valid = not row.scopes or (row.by_token and name == "own")
+                    answer = await _ask(client, route, sid, {}, f"?token={shown}")
+                    if answer.status != (wanted := row.ok if valid else 401):
+                        wrong.append((" ".join(route), name, answer.status, wanted))
+                    assert not shown or shown not in str(answer)
+            assert wrong == []
+
+    run(scenario(), timeout=60)
+
+
+async def token_of(it: House, sid: str) -> str:
+    """A token of one of OWN's streams."""
+    answer = await it.call("POST", f"/v1/streams/{sid}/token", OWN.headers())
+    assert answer.status == 200, answer
+    return str(answer.json["token"])
+
+
+async def _ask(client: RawClient, route: tuple[str, str], sid: str, headers: dict[str, str], query: str = "") -> Answer:
     method, path = route
+    path += query
     path = path.replace("{stream_id}", sid).replace("{model:path}", "mock").replace("{name}", "assistant")
     return await client.request(method, path, headers, json=TABLE[route].body)
 
@@ -208,6 +239,7 @@ ASKED: list[tuple[str, str, dict[str, str], bytes | None]] = [
     ("GET", "/events", {"last-event-id": "1-1"}, None),
     ("GET", "/text", {}, None),
     ("GET", "/text?choice=1", {}, None),
+    ("POST", "/token", {}, None),
     ("POST", "/pause", {}, None),
     ("POST", "/pause", {"if-match": '"1"', "idempotency-key": "k"}, b'{"reason": "x"}'),
     ("POST", "/resume", {}, None),
