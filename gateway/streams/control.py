@@ -23,7 +23,7 @@ from gateway.core.ids import parse_sid, show_sid
 from gateway.streams.fleet import rid_of
 from gateway.streams.journal import ExpiredStream, JournalUnavailable, UnknownStream
 from gateway.streams.lifecycle import Answer, Op, Outcome, Step
-from gateway.streams.status import end_facts, status_object
+from gateway.streams.status import status_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -300,7 +300,7 @@ class StreamControl:
             self._fleet.tell(record.owner, record.sid)
 
     async def _note(self, record: Record, end: End) -> None:
-        """A stream that no owner will settle has nobody else who says why it ended, and how long it was paused."""
+        """A stream that no owner will settle has nobody else who says how long it was paused."""
         if self._session(record) is not None or (record.kept is None and await self._is_owned_elsewhere(record)):
             return
         with suppress(UnknownStream):
@@ -312,7 +312,7 @@ class StreamControl:
             if end.state is State.CANCELLED and (held := facts.get("held_tokens", 0)):
                 metrics["wasted_tokens"] = held
                 self._on_wasted(held)
-            await self._journal.annotate(record.sid, {**facts, **end_facts(end), "metrics": metrics})
+            await self._journal.annotate(record.sid, {**facts, "metrics": metrics})
 
     async def _is_owned_elsewhere(self, record: Record) -> bool:
         return rid_of(record.owner) != self._fleet.rid and await self._fleet.is_alive(record.owner)

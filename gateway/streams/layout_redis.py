@@ -29,7 +29,7 @@ PAUSED = "atlas:paused"
 """Streams that were paused once and have not been seen to end: a hint where to look, never the truth."""
 
 _CHANGING = frozenset(
-    {"sid", "state", "gen", "owner", "pause_seq", "paused_since", "skip", "kept", "ended", "operations"}
+    {"sid", "state", "gen", "owner", "pause_seq", "paused_since", "skip", "kept", "end", "ended", "operations"}
 )
 _ABOUT = tuple(name for name in Record.__struct_fields__ if name not in _CHANGING)
 _operations = msgspec.msgpack.Decoder(list[tuple[str, int, Outcome, State, int, int, str, int, str]])
@@ -103,7 +103,7 @@ def tenant_of(stored: bytes) -> str:
 
 def record_of(sid: str, fields: list[bytes | None]) -> Record:
     """A record from its hash, in the order of `scripts_redis.FIELDS`."""
-    known, state, gen, owner, pause_seq, paused_since, skip, kept, ended, operations = fields
+    known, state, gen, owner, pause_seq, paused_since, skip, kept, end, ended, operations = fields
     return msgspec.convert(
         {
             **msgspec.json.decode(known or b"{}"),
@@ -114,12 +114,17 @@ def record_of(sid: str, fields: list[bytes | None]) -> Record:
             "pause_seq": None if pause_seq is None else int(pause_seq),
             "paused_since": _seconds(paused_since),
             "skip": None if skip is None else tuple(map(int, skip.split(b","))),
-            "kept": None if kept is None else cast("End", decode(kept)[0]),
+            "kept": _end(kept),
+            "end": _end(end),
             "ended": _seconds(ended),
             "operations": _kept_operations(operations),
         },
         Record,
     )
+
+
+def _end(stored: bytes | None) -> End | None:
+    return None if stored is None else cast("End", decode(stored)[0])
 
 
 def _seconds(milliseconds: bytes | None) -> float | None:

@@ -75,7 +75,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a stream beside its log. Times are Unix seconds; `gen` grows whenever the write right moves.
 
     `pause_seq` is set while paused. `skip` are the pause and the cancel entry between which nothing is served, ever.
-    `kept` is the end of a stream whose source finished while it was paused.
+    `kept` is the end of a stream whose source finished while it was paused; `end` the one that is in the log, so that
+    no record is terminal without saying why.
     """
 
     sid: str
@@ -93,6 +94,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     paused_since: float | None = None
     skip: tuple[int, int] | None = None
     kept: End | None = None
+    end: End | None = None
     ended: float | None = None
     operations: tuple[tuple[str, float, Answer], ...] = ()
     key_id: str | None = None
@@ -176,16 +178,14 @@ def _resume(record: Record, gen: int, reason: str | None, now: float) -> tuple[R
     if record.kept is None:
         return resumed, appended
     appended.append((gen + 1, record.kept))
-    return msgspec.structs.replace(resumed, state=record.kept.state, gen=gen + 1, kept=None, ended=now), appended
+    return _ended(resumed, record.kept.state, record.kept, gen + 1, now), appended
 
 
 def _cancel(record: Record, tail: int, gen: int, step: Step, now: float) -> tuple[Record, Appended]:
     end = step.end or End(State.CANCELLED, step.reason)
     skip = None if record.pause_seq is None else (record.pause_seq, tail + 1)
-    cancelled = msgspec.structs.replace(
-        record, state=State.CANCELLED, gen=gen, pause_seq=None, paused_since=None, kept=None, skip=skip, ended=now
-    )
-    return cancelled, [(gen, end)]
+    cancelled = msgspec.structs.replace(record, pause_seq=None, paused_since=None, skip=skip)
+    return _ended(cancelled, State.CANCELLED, end, gen, now), [(gen, end)]
 
 
 def _finish(record: Record, gen: int, step: Step, now: float) -> tuple[Record, Appended]:
@@ -194,7 +194,11 @@ def _finish(record: Record, gen: int, step: Step, now: float) -> tuple[Record, A
         raise ValueError(msg)
     if record.state is State.PAUSED:
         return msgspec.structs.replace(record, gen=gen, kept=step.end), []
-    return msgspec.structs.replace(record, state=step.end.state, gen=gen, ended=now), [(gen, step.end)]
+    return _ended(record, step.end.state, step.end, gen, now), [(gen, step.end)]
+
+
+def _ended(record: Record, state: State, end: End, gen: int, now: float) -> Record:
+    return msgspec.structs.replace(record, state=state, gen=gen, kept=None, end=end, ended=now)
 
 
 def _remember(record: Record, op_id: str, answer: Answer, now: float) -> Record:

@@ -21,7 +21,7 @@ from gateway.streams.lifecycle import _OF_OWNERS, OPERATIONS_KEPT, OPERATIONS_KE
 from gateway.upstream.link_redis import Script
 
 FIELDS = (
-    "about", "state", "gen", "owner", "pause_seq", "paused_since", "skip", "kept", "ended", "operations"
+    "about", "state", "gen", "owner", "pause_seq", "paused_since", "skip", "kept", "end", "ended", "operations"
 )  # fmt: skip
 """What a record is made of, in the order in which scripts return it."""
 
@@ -110,9 +110,9 @@ local function go_on()
   pause_seq = nil
   write('pause_seq', false); write('paused_since', false); write('kept', false); write('kept_state', false)
 end
-local function finish(how)
+local function finish(how, data)
   state = how
-  write('ended', whole(at))
+  write('end', data); write('ended', whole(at))
 end
 
 if outcome == 'changed' then
@@ -127,18 +127,18 @@ if outcome == 'changed' then
     append(resume_payload)
     state = 'running'
     go_on()
-    if kept then append(kept); finish(kept_state) end
+    if kept then append(kept); finish(kept_state, kept) end
   elseif op == 'cancel' or op == 'expire' then
     write('skip', pause_seq and whole(pause_seq) .. ',' .. whole(tail + 1))
     append(payload)
     go_on()
-    finish('cancelled')
+    finish('cancelled', payload)
   elseif op == 'finish' and state == 'paused' then
     move_without_entry()
     write('kept', payload); write('kept_state', end_state)
   elseif op == 'finish' then
     append(payload)
-    finish(end_state)
+    finish(end_state, payload)
   elseif op == 'claim' then
     append(payload)
     write('owner', owner)

@@ -26,7 +26,6 @@ from gateway.streams.journal import HandedOver, JournalError, JournalLost, Journ
 from gateway.streams.outstanding import Outstanding, billed, end_later, settle
 from gateway.streams.source import beat, go_on, hold, lateness, overdue, quiet, selection, stopped_by
 from gateway.streams.stats import Stats
-from gateway.streams.status import end_facts
 from gateway.upstream.contract import pump
 
 if TYPE_CHECKING:
@@ -247,7 +246,7 @@ class Session:
         is_free = end is not None and (nothing or end.reason == "disconnect")
         self._left = left = Outstanding(
             record=self.record,
-            facts=facts if self._owed is None else {**facts, **end_facts(self._owed)},
+            facts=facts,
             closed_by=None if end is None else self.record.owner,
             end=self._owed,
             unseen=self._differs or not self.channel.durable,
@@ -372,12 +371,11 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """What only the owner knows, for the status object."""
-        end = self._owed or self.end  # of the record, which may be told another one than its readers
         facts = self.stats.facts(self._monotonic(), self.source.attempts, self.end)
         lag_s = self._appender.lag_s
         facts["selection"] = selection(self.source)
         facts["metrics"]["journal_lag_ms"] = None if lag_s is None else round(1000 * lag_s, 3)
-        return facts if end is None else {**facts, **end_facts(end)}
+        return facts
 
     def tick(self, now: float) -> None:
         """Enforce what is due at monotonic time `now`; called a few times a second."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway.core.events import TERMINAL
 from gateway.core.ids import show_sid
 
 if TYPE_CHECKING:
@@ -28,8 +27,10 @@ def status_object(
 ) -> dict[str, Any]:
     """What `GET /v1/streams/{id}` answers; times are Unix seconds, durations milliseconds."""
     record = known.record
-    has_ended = record.state in TERMINAL  # facts may tell of an end that is kept
+    end = record.end
     facts = {**_NO_FACTS, **facts}
+    if facts["usage"] is None and end is not None and end.usage is not None:
+        facts["usage"] = usage_object(end.usage)  # its owner's facts come a moment after the end
     metrics = dict(facts["metrics"])
     if channel is not None:
         metrics["readers_max"] = max(channel.reader_peak, metrics.get("readers_max", 0))
@@ -40,7 +41,7 @@ def status_object(
         "object": "stream",
         "state": str(record.state),
         "recovering": recovering,
-        "reason": facts.get("reason") if has_ended else None,
+        "reason": None if end is None else end.reason,
         "gen": record.gen,
         "seq": record.servable(known.tail),
         "model": record.model,
@@ -57,13 +58,8 @@ def status_object(
         "cost_usd": facts["cost_usd"],
         "metrics": metrics,
         **({"run": facts["run"]} if "run" in facts else {}),
-        **({"error": facts["error"]} if facts.get("error") and has_ended else {}),
+        **({} if end is None or end.failure is None else {"error": error_object(end.failure)}),
     }
-
-
-def end_facts(end: End) -> dict[str, Any]:
-    """What a status object shows of how the stream ended."""
-    return {"reason": end.reason, "error": None if end.failure is None else error_object(end.failure)}
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from gateway.core.usage import Usage
 from gateway.streams.fleet import rid_of
 from gateway.streams.journal import JournalError, JournalUnavailable, UnknownStream
 from gateway.streams.lifecycle import Op, Outcome, Step
-from gateway.streams.status import end_facts
 
 if TYPE_CHECKING:
     import random
@@ -222,7 +221,7 @@ class Sweeper:
         if answer.outcome is Outcome.STALE:
             return False
         if answer.outcome is Outcome.CHANGED:
-            await self._tell(known, end, {} if took is None else took.settle(end))
+            await self._tell(known, {} if took is None else took.settle(end))
         channel = self._hub.find(record.sid)
         for entry in entries:
             if channel is None or not channel.offer(entry):
@@ -239,15 +238,15 @@ class Sweeper:
             return None
         return outcome
 
-    async def _tell(self, known: Known, end: End, facts: dict[str, Any]) -> None:
-        """Whoever reads it should look, and the status says why it ended."""
+    async def _tell(self, known: Known, facts: dict[str, Any]) -> None:
+        """Whoever reads it should look, and the status says what it took."""
         sid = known.record.sid
         self._ended.append(sid)
         log.warning("the replica of a stream is gone", extra={"stream": show_sid(sid)})
         try:
-            await self._journal.annotate(sid, {**known.facts, **facts, **end_facts(end)})
+            await self._journal.annotate(sid, {**known.facts, **facts})
         except JournalError:
-            log.warning("could not say in a status why its stream ended", extra={"stream": show_sid(sid)})
+            log.warning("could not say in a status what its stream took", extra={"stream": show_sid(sid)})
 
 
 def _usage(known: Known) -> Usage | None:

@@ -328,6 +328,20 @@ async def cancel_drops_what_a_pause_held(subject: Subject) -> None:
 
 
 @_claim
+async def no_record_is_terminal_without_its_end(subject: Subject) -> None:
+    """The step that ends a stream, whichever it is, also says in the record how: what the log's last entry says."""
+    for situation, op, end in (
+        ("running", Op.FINISH, FAILED), ("running", Op.CANCEL, None), ("paused", Op.CANCEL, None),
+        ("paused", Op.EXPIRE, End(State.CANCELLED, "pause_expired")), ("kept", Op.RESUME, None),
+        ("kept", Op.CANCEL, None),
+    ):  # fmt: skip
+        writer = await _writer(subject, situation)
+        assert (await writer.record()).end is None
+        await writer.do(op, end=end)
+        assert (await writer.record()).end == (await writer.events())[-1]
+
+
+@_claim
 async def a_cancel_while_running_skips_nothing(subject: Subject) -> None:
     """What was served before the cancel stays served, also after an earlier pause."""
     writer = await _writer(subject, "paused")

@@ -72,6 +72,15 @@ class LostResume(MemoryJournal):
         return answer, entries
 
 
+class EndLater(MemoryJournal):
+    """Leaves it to somebody else to say why a stream ended."""
+
+    async def step(self, sid: str, step: Step) -> tuple[Answer, list[Entry]]:
+        answered = await super().step(sid, step)
+        self._logs[sid].record = msgspec.structs.replace(self._logs[sid].record, end=None)
+        return answered
+
+
 class EntryAfterCursor(MemoryJournal):
     """Takes a cursor inside an entry for its end."""
 
@@ -130,6 +139,7 @@ def _opened(kind: type[MemoryJournal]) -> Opened:
         (NoTtl, "nothing_is_left_in_the_end"),
         (LeakyDelete, "deleting_makes_room"),
         (LostResume, "the_table_of_states_holds"),
+        (EndLater, "no_record_is_terminal_without_its_end"),
         (EntryAfterCursor, "an_entry_across_the_cursor_is_in_the_page"),
         (OpenListing, "a_listing_tells_nothing_of_other_tenants"),
         (GivesUpLive, "a_journal_full_of_live_logs_refuses"),

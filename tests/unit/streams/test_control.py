@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.errors import Category, ProviderError, StreamRefused
+from gateway.core.errors import Category, Failure, ProviderError, StreamRefused
 from gateway.core.events import End, Finish, Leg, State, Text
 from gateway.core.ids import new_sid, show_sid
 from gateway.core.usage import Usage
@@ -312,6 +312,17 @@ async def test_status_shows_the_owners_facts() -> None:
     await world.journal.sweep()
     status = await world.control.status(stream.shown, TENANT)
     assert (status["state"], status["resumable"], status["reason"]) == ("failed", False, "stream_broken")
+
+
+@looped
+async def test_no_status_is_terminal_without_its_reason() -> None:
+    """Whoever sees that a stream has ended sees why, and what it used, before its owner has settled anything."""
+    log = await _in_state("running")
+    failure = Failure(Category.STREAM_BROKEN, "cut")
+    await log.do(Op.FINISH, end=End(State.FAILED, "stream_broken", failure, Usage(output_tokens=9), 1))
+    status = await log.world.control.status(log.shown, TENANT)
+    assert (status["state"], status["reason"], status["error"]["message"]) == ("failed", "stream_broken", "cut")
+    assert status["usage"]["output_tokens"] == 9
 
 
 @looped
