@@ -130,12 +130,16 @@ async def left(services: Services, opened: Opened, *, dropped: bool = False) -> 
         policy = KEYED_GRACE
     if (grace := _GRACE.fullmatch(policy)) is not None:
         session.grace_until = services.clock.monotonic() + int(grace[1])
-    elif policy == "cancel" and opened.reader.alone and not opened.reader.paused:
+    elif policy == "cancel" and not opened.reader.paused and not _has_other_readers(services, opened):
         shown, tenant = show_sid(opened.sid), session.record.tenant
         try:
             await services.control.cancel(shown, tenant, reason="disconnect", wait_s=0)
         except JournalUnavailable:
             session.grace_until = services.clock.monotonic()  # the housekeeper tries again
+
+
+def _has_other_readers(services: Services, opened: Opened) -> bool:
+    return not opened.reader.alone or services.pipeline.hub.fleet.is_read_elsewhere(opened.sid)
 
 
 def options(exchange: Exchange, tenant: str) -> Options:

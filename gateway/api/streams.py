@@ -19,6 +19,7 @@ from gateway.core.events import RESTART, Leg, Start, Text
 from gateway.core.ids import parse_sid
 from gateway.dialects.catalog import DIALECTS
 from gateway.dialects.native import NativeRenderer
+from gateway.dialects.strict_json import decode_object
 from gateway.streams.journal import JournalError, JournalUnavailable
 from gateway.streams.reader import Reader, resolve
 
@@ -43,7 +44,6 @@ class _ControlBody(msgspec.Struct, forbid_unknown_fields=True):
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=10)] = 2.0
 
 
-_decode_body = msgspec.json.Decoder(_ControlBody).decode
 StateName = Literal["queued", "running", "paused", "completed", "incomplete", "cancelled", "failed"]
 
 
@@ -212,8 +212,8 @@ async def _asked(request: Request) -> _Asked:
     _only(request, set())
     raw = await _exchange(request).body(MAX_CONTROL_BODY)
     try:
-        body = _decode_body(raw) if raw.strip() else _ControlBody()
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        body = msgspec.convert(decode_object(raw), _ControlBody) if raw.strip() else _ControlBody()
+    except msgspec.ValidationError as error:
         msg = f"the body is {{reason?: string, wait_s?: 0..10}}: {error}"
         raise RequestError(msg, code="invalid_body") from error
     if body.reason is not None and len(body.reason) > MAX_REASON:

@@ -65,6 +65,10 @@ class Fleet(Protocol):
         """A control step from here changed a stream whose session is elsewhere: that one should look at the log."""
         ...
 
+    def is_read_elsewhere(self, sid: str) -> bool:
+        """Whether another replica has readers of a stream that is owned here, as far as it is known."""
+        ...
+
     async def is_alive(self, owner: str) -> bool:
         """Whether that session's replica renews its lease; True if nobody can say."""
         ...
@@ -91,6 +95,10 @@ class Alone:
 
     def tell(self, owner: str, sid: str) -> None:
         """Every session is here."""
+
+    def is_read_elsewhere(self, sid: str) -> bool:
+        """There is no elsewhere."""
+        return False
 
     async def is_alive(self, owner: str) -> bool:
         """A session of an earlier process is not."""

@@ -97,7 +97,9 @@ class RedisFleet:
 
     def leave(self, sid: str) -> None:
         """Nobody here reads this stream any more, or it is owned here now."""
-        self._tail.leave(sid)
+        channel = self._tail.leave(sid)
+        if channel is not None and not channel.ended and (rid := rid_of(channel.owner)) not in {"", self.rid}:
+            self._speaker.left(rid, sid)
 
     def grown(self, sids: Iterable[str]) -> None:
         """Logs that are written here have grown: whoever reads them elsewhere should look."""
@@ -113,6 +115,10 @@ class RedisFleet:
             self._nudge(sid)
         elif rid:
             self._speaker.tell(rid, sid)
+
+    def is_read_elsewhere(self, sid: str) -> bool:
+        """Whether another replica watches this stream; one that died is believed for `watched_s`."""
+        return sid in self._watchers.of
 
     async def is_alive(self, owner: str) -> bool:
         """Whether that session's replica renews its lease; True if nobody can say."""
@@ -196,6 +202,7 @@ class RedisFleet:
             fresh = self._watchers.watch(hint.sender, hint.watch, self._monotonic())
             if fresh:  # what grew before was said to nobody
                 self._speaker.look(hint.sender, fresh)
+        self._watchers.left(hint.sender, hint.left)
         for sid in hint.told:
             self._nudge(sid)
         if hint.told:

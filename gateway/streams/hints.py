@@ -1,6 +1,7 @@
 """What replicas tell one another, and who wants to know. Hints only: a lost one costs a poll, nothing else.
 
 watch   "I read these logs, which you write"       repeated, and forgotten when it is not
+left    "nobody here reads these any more"
 look    "these logs have grown"                    to everyone who watches
 told    "I changed these streams, which are yours" from a control step to the owner's replica, which passes it on
 """
@@ -28,22 +29,24 @@ class Hint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     look: list[str] = []
     told: list[str] = []
     revoked: bool = False
+    left: list[str] = []
 
 
 class Saying:
     """What is about to be said to one replica; the same thing twice is said once."""
 
-    __slots__ = ("look", "revoked", "told", "watch")
+    __slots__ = ("left", "look", "revoked", "told", "watch")
 
     def __init__(self) -> None:
         self.watch: set[str] = set()
         self.look: set[str] = set()
         self.told: set[str] = set()
         self.revoked = False
+        self.left: set[str] = set()
 
     def hint(self, sender: str) -> Hint:
         """All of it."""
-        return Hint(sender, list(self.watch), list(self.look), list(self.told), self.revoked)
+        return Hint(sender, list(self.watch), list(self.look), list(self.told), self.revoked, list(self.left))
 
 
 def add(to: set[str], sids: Iterable[str]) -> None:
@@ -72,6 +75,14 @@ class Watchers:
                 fresh.append(sid)
             watching[rid] = now + self._watched_s
         return fresh
+
+    def left(self, rid: str, sids: Iterable[str]) -> None:
+        """A replica watches these no more."""
+        for sid in sids:
+            watching = self.of.get(sid, {})
+            watching.pop(rid, None)
+            if not watching:
+                self.of.pop(sid, None)
 
     def grouped(self, sids: Iterable[str]) -> dict[str, list[str]]:
         """Those of `sids` that are watched, by the replicas that do."""

@@ -352,7 +352,8 @@ class Session:
         if self.grace_until is None or now <= self.grace_until or self.channel.hold is not None:
             return False
         self.grace_until = None
-        return not self.channel.readers and self.end is None
+        is_read = bool(self.channel.readers) or self._ground.hub.fleet.is_read_elsewhere(self.sid)
+        return not is_read and self.end is None
 
     def unsure(self, now: float) -> tuple[str, int] | None:
         """The stream and the gen that it had, if somebody may have moved it unnoticed."""

@@ -70,10 +70,11 @@ class Tail:
         self.look((channel.sid,))
         return True
 
-    def leave(self, sid: str) -> None:
-        """Nobody reads it here any more, or it is owned here."""
-        if self._followed.pop(sid, None) is not None:
-            self._hinted.pop(sid, None)
+    def leave(self, sid: str) -> Growing | None:
+        """Nobody reads it here any more, or it is owned here; the channel, if it was followed."""
+        self._hinted.pop(sid, None)
+        followed = self._followed.pop(sid, None)
+        return None if followed is None else followed.channel
 
     def channels(self) -> list[Growing]:
         """All that is followed."""

@@ -132,7 +132,15 @@ class Speaker:
 
     def watch(self, rid: str, sids: Iterable[str]) -> None:
         """These are read here."""
-        add(self._to(rid).watch, sids)
+        saying, read = self._to(rid), tuple(sids)
+        saying.left.difference_update(read)
+        add(saying.watch, read)
+
+    def left(self, rid: str, sid: str) -> None:
+        """This one is not read here any more."""
+        saying = self._to(rid)
+        saying.watch.discard(sid)
+        add(saying.left, (sid,))
 
     def look(self, rid: str, sids: Iterable[str]) -> None:
         """These have grown."""

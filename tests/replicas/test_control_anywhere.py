@@ -87,6 +87,28 @@ def test_cancel_elsewhere_closes_the_upstream(tmp_path: Path) -> None:
     run(scenario(), 40, fast=True)
 
 
+def test_a_reader_elsewhere_keeps_a_stream_alive(tmp_path: Path) -> None:
+    """A client of A that hangs up ends its stream only if nobody reads it on B either, and does so once B's has left."""
+
+    async def scenario() -> None:
+        plan = Plan(tokens=60, pace_s=0.05)
+        async with replicas(tmp_path, 2) as it:
+            kept, dropped = [
+                (await it.attach(it.a, seed=seed, plans=plan, on_disconnect="grace=1")).headers["x-atlas-stream-id"]
+                for seed in (1, 2)
+            ]
+            async with it.reading(it.b, dropped) as reader:
+                await reader.until(b"event: text")
+            follower = asyncio.create_task(Follower(sid=kept, seed=1).follow([it.b]))
+            await it.hang_up()
+            status = await it.ended(it.b, dropped)
+            assert (status["state"], status["reason"]) == ("cancelled", "disconnect")
+            (await follower).check(60)
+            assert (await follower).state == "completed"
+
+    run(scenario(), 40, fast=True)
+
+
 def test_listing_over_all(tmp_path: Path) -> None:
     """Every replica lists the streams of all of them, newest first, and finds them by state."""
 

@@ -52,7 +52,9 @@ class Replicas:
         """The third."""
         return self.gateways[2]
 
-    async def attach(self, gateway: GatewayProcess, *, seed: int, plans: Plan | Sequence[Plan] = ()) -> RawStream:
+    async def attach(
+        self, gateway: GatewayProcess, *, seed: int, plans: Plan | Sequence[Plan] = (), on_disconnect: str = "continue"
+    ) -> RawStream:
         """Start a stream of the truth `seed`; its answer, whose head is here. It goes on when its client hangs up.
 
         `plans` are the provider's for this stream: of several the next one for each time that it is asked.
@@ -62,7 +64,7 @@ class Replicas:
         self.up.plans[model] = [plan.with_(seed=seed) for plan in chosen or [Plan()]]
         client = await self._attached.enter_async_context(gateway.client())
         body = {"model": f"chaos/{model}", "stream": True, "messages": [{"role": "user", "content": "Say it."}]}
-        answer = await client.stream("POST", CHAT, {"x-atlas-on-disconnect": "continue"}, json=body)
+        answer = await client.stream("POST", CHAT, {"x-atlas-on-disconnect": on_disconnect}, json=body)
         assert answer.status == 200, (answer.status, await answer.read_cut())
         return answer
 

@@ -552,6 +552,9 @@ class Many:
     def tell(self, owner: str, sid: str) -> None:
         self.told.append((owner, sid))
 
+    def is_read_elsewhere(self, sid: str) -> bool:
+        return False
+
     async def is_alive(self, owner: str) -> bool:
         return owner.partition("-")[0] in self.alive
 
