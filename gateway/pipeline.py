@@ -174,7 +174,7 @@ class Pipeline:
             self.budgets.close(sid)
             raise
         channel = self.hub.open(sid)
-        channel.publish(entry)
+        channel.offer(entry)
         session = Session(record, source, channel, self._ground)
         session.request_id, session.key, session.recoverable = options.request_id, key, kept is not None
         self.bookkeeping.begin(session, account)

@@ -102,7 +102,7 @@ class _Answer(Response):
         if end is None:
             await left(services, opened)
         elif end.state in PLAIN_ENDS:
-            await refuse_end(exchange, end, stream_headers(opened))
+            await refuse_end(exchange, services, opened, end)
         else:
             shown = {**await self._status(), "output": "".join(output)}
             await exchange.answer_json(200, shown, stream_headers(opened))

@@ -192,15 +192,18 @@ class Exchange:
         body = self.dialect.errors.request_body(error)
         await self.answer_error(error.status, body, [*retry, *given, *(headers or [])])
 
-    async def fail(self, failure: Failure | None, headers: Headers | None = None) -> None:
-        """Answer with the failure of a stream, by the table of categories."""
+    async def fail(
+        self, failure: Failure | None, headers: Headers | None = None, beside: dict[str, Any] | None = None
+    ) -> None:
+        """Answer with the failure of a stream, by the table of categories; `beside` are members beside the error."""
         failure = failure or Failure(Category.INTERNAL, "the stream failed")
         status, row = self.dialect.errors.failure_status(failure), failure.consequence
         retry_after = failure.retry_after_s
         if retry_after is None and status in {429, 503, 529} and row.retry:
             retry_after = 1.0
         retry = retry_headers(retry=row.retry, retry_after_s=retry_after)
-        await self.answer_error(status, self.dialect.errors.failure_body(failure), [*retry, *(headers or [])])
+        body = {**self.dialect.errors.failure_body(failure), **(beside or {})}
+        await self.answer_error(status, body, [*retry, *(headers or [])])
 
     def abort(self) -> None:
         """Reset the connection: for a client that does not read, or a body that must not look whole."""

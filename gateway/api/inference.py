@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from gateway.api.auth import INFER, Access
+from gateway.api.auth import INFER, Access, principal_of
 from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
 from gateway.api.exchange import JSON_TYPE
 from gateway.api.sse import PLAIN_ENDS, Delivery, shared
+from gateway.core.errors import AtlasError
 from gateway.core.events import End, State
 from gateway.core.ids import show_sid
 from gateway.pipeline import Options
@@ -66,7 +67,7 @@ class Inference:
         plain = PLAIN_ENDS - {State.CANCELLED} if _finishes_on_cancel(opened) else PLAIN_ENDS
         end = await delivery.run(partial(stream_headers, opened), self.services.tasks, plain_ends=plain)
         if end is not None:
-            await refuse_end(exchange, end, stream_headers(opened))
+            await refuse_end(exchange, self.services, opened, end)
         elif delivery.gone and not opened.reader.done:
             await left(self.services, opened, dropped=delivery.dropped)
 
@@ -83,7 +84,7 @@ class Inference:
         elif end.state not in PLAIN_ENDS or (end.state is State.CANCELLED and _finishes_on_cancel(opened)):
             await self._answer(exchange, opened, collector.body(end))
         else:
-            await refuse_end(exchange, end, stream_headers(opened))
+            await refuse_end(exchange, self.services, opened, end)
 
     async def _answer(self, exchange: Exchange, opened: Opened, body: bytes) -> None:
         """Send a whole answer piece by piece: a client that does not read is dropped like the reader of a stream."""
@@ -186,13 +187,22 @@ def _finishes_on_cancel(opened: Opened) -> bool:
     return opened.start.flags.get("on_cancel") == "finish"
 
 
-async def refuse_end(exchange: Exchange, end: End, head: Headers) -> None:
-    """An end in failure or cancellation, as plain HTTP."""
+async def refuse_end(exchange: Exchange, services: Services, opened: Opened, end: End) -> None:
+    """An end in failure or cancellation, as plain HTTP; the stream's status stands beside the error."""
+    head, beside = stream_headers(opened), await _status(exchange, services, opened)
     if end.state is State.CANCELLED:
         body = exchange.dialect.errors.stream_cancelled(end.reason)
-        await exchange.answer_error(409, body, [(b"x-should-retry", b"false"), *head])
+        await exchange.answer_error(409, {**body, **beside}, [(b"x-should-retry", b"false"), *head])
     else:
-        await exchange.fail(end.failure, head)
+        await exchange.fail(end.failure, head, beside)
+
+
+async def _status(exchange: Exchange, services: Services, opened: Opened) -> dict[str, Any]:
+    """The status object under its name, if it can be had."""
+    try:
+        return {"stream": await services.control.status(show_sid(opened.sid), principal_of(exchange.scope).tenant)}
+    except AtlasError:
+        return {}
 
 
 def stream_headers(opened: Opened) -> Headers:

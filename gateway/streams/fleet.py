@@ -96,7 +96,7 @@ class Alone:
     def tell(self, owner: str, sid: str) -> None:
         """Every session is here."""
 
-    def is_read_elsewhere(self, sid: str) -> bool:
+    def is_read_elsewhere(self, sid: str) -> bool:  # noqa: ARG002
         """There is no elsewhere."""
         return False
 

@@ -267,8 +267,10 @@ class Hub:
         return self.channels.get(sid)
 
     def open(self, sid: str) -> Channel:
-        """A fresh channel of a stream that begins here."""
-        channel = self.channels[sid] = Channel(sid)
+        """The channel of a stream that begins here; somebody may have found its log, and joined, before its owner."""
+        channel = self.channels.get(sid)
+        if channel is None:
+            channel = self.channels[sid] = Channel(sid)
         return channel
 
     def join(self, page: Page) -> Channel:

@@ -1,7 +1,7 @@
 """How a stream lies in Redis: its keys, its record as a hash, its entries, and back.
 
     atlas:{sid}:m   hash    the record: `about` (what never changes, JSON), state, gen, owner, ...
-    atlas:{sid}:j   stream  the log: `<gen>-<seq>` with one field, `d` (the owner's events) or `c` (one control event)
+    atlas:{sid}:j   stream  the log: `<gen>-<seq>` with one field: `c` for what a control step appended, else `d`
     atlas:{sid}:u   hash    facts
     atlas:{sid}:r   string  the request, where recovery is on
     atlas:{sid}:m:deleted, :j:deleted   record and log of a deleted stream, for readers that are still there
@@ -144,7 +144,7 @@ def entry_of(stored: list[Any]) -> Entry:
     """An entry from what XRANGE says: [id, [field, data]]."""
     gen, seq = id_of(stored[0])
     field, data = stored[1]
-    if field == b"c":
+    if field == b"c" or seq == 0:
         return Entry(gen, seq, 1, data, cast("ControlEvent", decode(data)[0]))
     return Entry(gen, seq, count_of(data), data)
 

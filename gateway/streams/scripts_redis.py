@@ -9,8 +9,9 @@ Oddities, on purpose:
 3. `gens` lists where each gen begins: [seq, gen, seq, gen, ...]. Ids are `<gen>-<seq>`, so it finds a seq in the log.
 4. A repeated operation id is answered with what it did. If it is the very same call whose reply was lost (same nonce),
    the entries come along once more, because its caller has not seen them.
-5. Control goes through where Redis is out of memory (allow-oom), appends and new streams do not.
-6. A deleted stream's record and log are renamed, so that nothing but `read` finds them; the record stays a little
+5. Entry 0 has the field of plain entries: Redis keeps the name of a node's first field once for all that share it.
+6. Control goes through where Redis is out of memory (allow-oom), appends and new streams do not.
+7. A deleted stream's record and log are renamed, so that nothing but `read` finds them; the record stays a little
    longer than any call lasts, so that a late copy of its `create` does not bring it back.
 """
 
@@ -50,7 +51,7 @@ _CREATE = """
 local known = redis.call('HMGET', m, 'owner', 'gen')
 if known[1] then return (known[1] == ARGV[1] and redis.call('EXISTS', j) == 1) and 'again' or 'taken' end
 if redis.call('EXISTS', KEYS[5]) == 1 then return 'taken' end
-redis.call('XADD', j, ARGV[2] .. '-0', 'c', ARGV[3])
+redis.call('XADD', j, ARGV[2] .. '-0', 'd', ARGV[3])
 redis.call('HSET', m, 'owner', ARGV[1], 'gen', ARGV[2], 'gens', cmsgpack.pack({0, tonumber(ARGV[2])}), unpack(ARGV, 7))
 if ARGV[6] ~= '' then redis.call('SET', request, ARGV[6], 'PX', ARGV[4]) end
 live(ARGV[4], ARGV[5])

@@ -480,7 +480,8 @@ def test_cancel_before_content(stream: bool) -> None:
             answer = await asked
             assert (answer.status, answer.json["error"]["code"]) == (409, "stream_cancelled")
             assert answer.headers["x-should-retry"] == "false"
-            assert sid_of(answer) == sid
+            shown = answer.json["stream"]
+            assert (sid_of(answer), shown["id"], shown["state"], shown["reason"]) == (sid, sid, "cancelled", "control")
             await it.up.last.gone()
 
     run(scenario())

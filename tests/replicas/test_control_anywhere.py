@@ -88,7 +88,7 @@ def test_cancel_elsewhere_closes_the_upstream(tmp_path: Path) -> None:
 
 
 def test_a_reader_elsewhere_keeps_a_stream_alive(tmp_path: Path) -> None:
-    """A client of A that hangs up ends its stream only if nobody reads it on B either, and does so once B's has left."""
+    """A client of A that hangs up ends its stream if nobody reads it on B, be it that B's reader has left."""
 
     async def scenario() -> None:
         plan = Plan(tokens=60, pace_s=0.05)

@@ -54,6 +54,18 @@ async def test_an_old_channel_does_not_take_a_new_one_away() -> None:
 
 
 @looped
+async def test_a_reader_may_be_quicker_than_the_owner() -> None:
+    """Who finds a log and joins before its owner has opened the channel reads on when the owner has."""
+    world = World()
+    log = await world.log()
+    reader = await log.reader()
+    assert len(await reader.next()) == 1
+    channel = world.hub.open(log.sid)
+    channel.offer(Entry.of(1, 1, [Text(0, "a")]))
+    assert [events for _, _, events in reader.take()] == [[Text(0, "a")]]
+
+
+@looped
 async def test_readers_are_counted() -> None:
     """The channel knows how many readers there were at most."""
     log = await World().log()
