@@ -207,6 +207,19 @@ class Fallback(Section):
     tool_delivery: ToolDelivery = "stream"
 
 
+class Hedge(Section):
+    """Asking a second endpoint beside one that is silent before its answer begins; the faster one answers, both cost.
+
+    It is asked when the first one has been silent for longer than 19 of 20 of its answers took, at least `wait_min_s`;
+    for `wait_unknown_s` where fewer than 20 answers are known. `share`: of the requests, at most.
+    """
+
+    enabled: bool = False
+    share: Annotated[float, Field(gt=0, le=0.05, allow_inf_nan=False)] = 0.05
+    wait_min_s: Seconds = 0.2
+    wait_unknown_s: Seconds = 2.0
+
+
 class Route(Section):
     """A model that clients name, and the endpoints that may answer for it; `x/*` stands for every model below `x/`.
 
@@ -218,6 +231,7 @@ class Route(Section):
     strategy: Strategy = "priority"
     endpoints: Annotated[tuple[str, ...], Field(min_length=1)]
     fallback: Fallback = Fallback()
+    hedge: Hedge = Hedge()
     recovery: bool | None = None
 
     @property
@@ -232,6 +246,8 @@ def contradictions(endpoints: Sequence[Endpoint], routes: Sequence[Route]) -> It
     yield from _repeated("routes", "model", [route.model for route in routes])
     names = [endpoint.name for endpoint in endpoints]
     for at, route in enumerate(routes):
+        if route.hedge.enabled and (len(route.endpoints) < 2 or route.fallback.mid_stream == "off"):
+            yield ("routes", at, "hedge", "enabled"), "needs a second endpoint, and fallback.mid_stream that is not off"
         for place, name in enumerate(route.endpoints):
             loc: Loc = ("routes", at, "endpoints", place)
             if name not in names:

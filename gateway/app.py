@@ -114,7 +114,7 @@ def create(
     journal, hub = backing.journal, Hub(backing.fleet)
     upstreams = Upstreams()
     models = groups(settings, metrics, clock, upstreams)
-    pool = Pool([each.selector for each in models], upstreams.checks)
+    pool = Pool(models, upstreams.checks)
     control = _control(journal, hub, clock, metrics)
     budgets = Budgets(
         backing.ledger, from_settings.plans(settings), clock, hub.fleet.rid,

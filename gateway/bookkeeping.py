@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
@@ -17,10 +18,12 @@ from gateway.core.ids import show_sid
 from gateway.pool.group import Attempts
 from gateway.pool.metered import unmetered
 from gateway.pool.settlement import Account, Row, Settlement
-from gateway.streams.status import REPLACED, end_word
+from gateway.streams.status import end_word, left_word
 from gateway.streams.tally import Ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gateway.core.chat import ChatRequest
     from gateway.core.clock import Clock
     from gateway.pool.routes import Answering
@@ -88,17 +91,19 @@ class Bookkeeping:
         """The account of one stream or call."""
         return self.books.account(group, request)
 
-    def settle(self, stats: Stats, source: object, payer: Payer, end: End, *, spare_leg: int = 0) -> None:
-        """Settle every leg of what is over; an attempt that was still under way becomes leg `spare_leg`."""
+    def settle(
+        self, stats: Stats, source: object, payer: Payer, end: End, *, spare: Iterator[int] | None = None
+    ) -> None:
+        """Settle every leg of what is over; attempts that were still under way become legs of `spare` numbers."""
         if (own := _own_books(source)) is not None:
             own.ended(end)
-        _name_abandoned(stats, source, spare_leg)
+        _name_abandoned(stats, source, spare or count(), self._clock.monotonic())
         for settlement in _settled(stats, payer, end, self._clock.monotonic()):
             self._emit(settlement)
 
     def _emit(self, settlement: Settlement) -> None:
         """Send a row everywhere: log, metrics, and whoever keeps budgets."""
-        usage, endpoint, count = settlement.usage, settlement.endpoint, self._metrics.tokens
+        usage, endpoint, tokens_of = settlement.usage, settlement.endpoint, self._metrics.tokens
         for type_, tokens in (
             ("input", usage.input_tokens),
             ("output", usage.output_tokens),
@@ -107,7 +112,7 @@ class Bookkeeping:
             ("reasoning", usage.reasoning_tokens),
         ):
             if tokens:
-                count(endpoint, type_).inc(tokens)
+                tokens_of(endpoint, type_).inc(tokens)
         if settlement.cost_usd is not None:
             self._metrics.cost(endpoint).inc(settlement.cost_usd)
         if settlements.isEnabledFor(logging.INFO):
@@ -129,13 +134,14 @@ def malformed(source: object) -> int:
     return inner.malformed if isinstance(inner, Attempts) else 0
 
 
-def _name_abandoned(stats: Stats, source: object, number: int) -> None:
-    """An attempt that was under way when the stream ended may be billed."""
+def _name_abandoned(stats: Stats, source: object, numbers: Iterator[int], now: float) -> None:
+    """Attempts that were under way when the stream ended may be billed."""
     inner = unmetered(source)
-    if stats.leg is None and isinstance(inner, Attempts) and inner.trying is not None:
-        endpoint = inner.trying
-        strategy = inner.choice.strategy
-        stats.leg = Leg(number, endpoint.name, endpoint.provider.kind, strategy, "ended before its first content")
+    if stats.leg is not None or not isinstance(inner, Attempts):
+        return
+    for each in inner.trying:
+        kind, strategy = each.provider.kind, inner.choice.strategy
+        stats.observe([Leg(next(numbers), each.name, kind, strategy, "ended before its first content")], now)
 
 
 def _settled(stats: Stats, payer: Payer, end: End, now: float) -> list[Settlement]:
@@ -158,7 +164,7 @@ def _settled(stats: Stats, payer: Payer, end: End, now: float) -> list[Settlemen
             leg=tally.leg,
             usage=tally.usage,
             finished=tally.finished,
-            end=end_word(end) if is_last else REPLACED,
+            end=end_word(end) if is_last else left_word(tally.leg),
             duration_s=round((now if is_last else tally.ended) - tally.begun, 6),
         )
         found.append(account.settle(row))

@@ -18,6 +18,7 @@ from gateway.pool.continuation import Fallback, Level
 from gateway.pool.endpoint import Continuation, Endpoint
 from gateway.pool.group import ProviderGroup
 from gateway.pool.health import HealthCheck, HealthPolicy, ask_for
+from gateway.pool.hedging import HedgePolicy
 from gateway.pool.prices import FREE, Price, PriceList, Tariff
 from gateway.providers._account import request_headers, url_below
 from gateway.providers.mock import MODELS as MOCK_MODELS
@@ -106,7 +107,7 @@ def groups(settings: Settings, metrics: Metrics, clock: Clock, upstreams: Upstre
     groups = [
         group(
             route.model, tuple(endpoints[name] for name in route.endpoints),
-            fallback=_fallback(route), strategy=route.strategy,
+            fallback=_fallback(route), strategy=route.strategy, hedge=_hedge(route),
         )
         for route in settings.routes
     ]  # fmt: skip
@@ -135,8 +136,12 @@ def _observers(metrics: Metrics) -> dict[str, Any]:
     def on_fallback(*labels: str) -> None:
         metrics.fallbacks(*labels).inc()
 
+    def on_hedge(endpoint: str, result: str) -> None:
+        metrics.hedges(endpoint, result).inc()
+
     return {
         "on_attempt": on_attempt,
+        "on_hedge": on_hedge,
         "on_unmapped": on_unmapped,
         "on_malformed": on_malformed,
         "on_retry": on_retry,
@@ -165,6 +170,11 @@ def _fallback(route: RouteSettings) -> Fallback:
         replay_max_chars=found.replay_max_chars,
         atomic_tools=found.tool_delivery == "atomic",
     )
+
+
+def _hedge(route: RouteSettings) -> HedgePolicy | None:
+    found = route.hedge
+    return HedgePolicy(**found.model_dump(exclude={"enabled"})) if found.enabled else None
 
 
 def prices(settings: Settings) -> PriceList:

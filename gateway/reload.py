@@ -58,7 +58,7 @@ class Reload:
         services.routes.replace(routes)
         self._agents.replace(agents)
         self._upstreams.replace(upstreams, services.tasks)
-        self._pool.replace([each.selector for each in models], upstreams.checks)
+        self._pool.replace(models, upstreams.checks)
         pipeline.bookkeeping.books, pipeline.budgets.plans = books, plans
         pipeline.recoverable = from_settings.recoverable(settings)
         self._runs = runs

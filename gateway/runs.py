@@ -225,7 +225,7 @@ class Calls:
         finally:
             self._open.discard(call)
             if self.payer is not None:
-                runs.bookkeeping.settle(stats, source, self.payer, end, spare_leg=call.spare_leg())
+                runs.bookkeeping.settle(stats, source, self.payer, end, spare=self.legs)
 
     def tick(self, now: float) -> None:
         """Look at every call's deadlines."""
@@ -303,10 +303,6 @@ class ModelCall:
 
     def _numbered(self, batch: Batch) -> Batch:
         return [structs.replace(event, leg=next(self._legs)) if isinstance(event, Leg) else event for event in batch]
-
-    def spare_leg(self) -> int:
-        """A number for an attempt that is still under way, which may be billed."""
-        return 0 if self._stats.leg is not None else next(self._legs)
 
     def end(self) -> End | None:
         """How it ended by itself; None: it was left before."""

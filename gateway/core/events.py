@@ -132,6 +132,9 @@ class UsageReport(_Event, frozen=True, tag=7):
 RESTART = "restart"
 """The strategy of a leg that begins the answer anew: what earlier legs said is no part of it."""
 
+OUTRUN = "outrun"
+"""The strategy of a leg that gave no content, because another one, asked beside it, was faster: it is only billed."""
+
 BEGUN_ANEW = Failure(Category.STREAM_ERROR, "the answer was begun anew on another endpoint; read it again at its end")
 """What a live reader gets that was shown an earlier leg in a dialect that cannot take it back."""
 

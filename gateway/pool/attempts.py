@@ -12,23 +12,20 @@ says `restart`, and whoever folds the log into an answer begins anew there (`cor
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway.core.errors import MAX_MESSAGE, Category, Failure, ProviderError
 from gateway.core.events import RESTART, Leg
-from gateway.pool.answering import Answering, read_to_content
+from gateway.pool.answering import Answering
+from gateway.pool.asked import Asked
 from gateway.pool.capability import NOTHING
 from gateway.pool.continuation import MAX_LEGS, Level, Plan, may_continue, plan
 from gateway.pool.delivered import Delivered
-from gateway.pool.hold_back import AtomicTools
 from gateway.pool.retry import MAX_ATTEMPTS, repeat_after_s
 from gateway.pool.splice import Going, Joint, Replayed, replay_bill
 from gateway.pool.unbroken import Begun, Unbroken
-from gateway.upstream.contract import skipped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gateway.core.chat import ChatRequest
-    from gateway.pool.candidate import Trial
     from gateway.pool.endpoint import Endpoint
     from gateway.pool.route import Route
     from gateway.pool.selection import Choice
@@ -49,7 +45,7 @@ _UNCOUNTED = {Category.STALE_CONNECTION, Category.UNTRANSLATABLE}  # no request 
 class Attempts:
     """See `streams.source.Source`.
 
-    `endpoint` is the one that answers, `trying` the one that was asked and has neither failed nor given content.
+    `endpoint` is the one that answers, `trying` those that were asked and have neither failed nor given content.
     `malformed` counts the payloads that the attempts left so far could not read. `lost` is given for an answer whose
     owner is lost: then `delivered` is continued, and `lost` is what is raised if nobody can. `choice` is what
     `endpoints` and their order come from.
@@ -71,17 +67,17 @@ class Attempts:
         self._legs = len(self._delivered.legs)
         self.attempts: list[str] = []
         self.endpoint: Endpoint | None = None
-        self.trying: Endpoint | None = None
+        self.trying: tuple[Endpoint, ...] = ()
         self.malformed = 0
-        self._reading: AsyncIterator[Batch] | None = None
-        self._answering: AbstractAsyncContextManager[AsyncIterator[Batch]] | None = None
+        self._answering: Asked | None = None
         self._unbroken: Unbroken | None = None
         self._original = lost
         self._failures: list[Failure] = []
         self._uncounted: set[str] = set()
         self._broken: list[Endpoint] = []
         self.choice = choice or group.selector.choose(NOTHING, group.clock())
-        self._trial: Trial | None = None
+        self._last: Asked | None = None  # that came to content
+        self._left: list[Endpoint] = []  # to be asked before any content
         self._before: tuple[Endpoint, Category] | None = None  # who failed last, and how
         self._late: ProviderError | None = None
         self._has_other_key = False
@@ -127,18 +123,18 @@ class Attempts:
         answering, self._answering = self._answering, None
         if answering is None or self.endpoint is None:
             return
-        self._count_malformed(self.endpoint)
+        self._count_malformed(answering)
         cause = error if error is None or isinstance(error, ProviderError) else self._late or error
         if isinstance(cause, ProviderError):
             self._count_unmapped(self.endpoint, cause)
             self._group.on_broken(self.endpoint.name, cause.category)
         self._leave_trial(cause)
-        await answering.__aexit__(kind, error, traceback)
+        await answering.attempt.__aexit__(kind, error, traceback)
 
     def quiet(self, seconds: float) -> None:
         """The leg that runs now has been silent for so long; selection learns of it at once."""
-        if self._trial is not None:
-            self._trial.quiet(seconds)
+        if self._last is not None:
+            self._last.trial.quiet(seconds)
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -147,14 +143,15 @@ class Attempts:
 
     def _leave_trial(self, error: BaseException | None) -> None:
         """What became of the endpoint that answered."""
-        if self._trial is None:
+        if self._last is None:
             return
+        trial = self._last.trial
         if isinstance(error, ProviderError):
-            self._trial.failed(self._group.clock(), error.failure)
+            trial.failed(self._group.clock(), error.failure)
         elif error is None:
-            self._trial.finished()
+            trial.finished()
         else:
-            self._trial.released(self._group.clock())
+            trial.released(self._group.clock())
 
     @property
     def _is_continuable(self) -> bool:
@@ -234,7 +231,7 @@ class Attempts:
         endpoint = self.endpoint
         if answering is None or endpoint is None:
             return
-        self._count_malformed(endpoint)
+        self._count_malformed(answering)
         self._count_unmapped(endpoint, error)
         self._failures.append(error.failure)
         self._broken.append(endpoint)
@@ -242,7 +239,7 @@ class Attempts:
         self.attempts[-1] = f"{endpoint.name}: ok, then {error.category}"
         self._group.on_broken(endpoint.name, error.category)
         self._leave_trial(error)
-        await answering.__aexit__(type(error), error, error.__traceback__)
+        await answering.attempt.__aexit__(type(error), error, error.__traceback__)
 
     # One leg.
 
@@ -252,16 +249,16 @@ class Attempts:
         Raises:
             ProviderError: the first failure.
         """
-        left = list(endpoints)
-        while left:
-            endpoint = left.pop(0)
-            begun = await self._persist(endpoint, self._request, strategy, others=bool(left))
+        self._left = list(endpoints)
+        while self._left:
+            endpoint = self._left.pop(0)
+            begun = await self._persist(endpoint, self._request, strategy, others=bool(self._left))
             if begun is not None:
                 return begun
             failure = self._failures[-1]
             if failure.category is Category.CONTEXT_LENGTH:  # only a larger window may help
                 window = endpoint.candidate.profile.context_tokens
-                left = [each for each in left if each.candidate.profile.context_tokens > window]
+                self._left = [each for each in self._left if each.candidate.profile.context_tokens > window]
             elif not failure.consequence.elsewhere and failure.category not in _REFUSALS:
                 break
             if self._is_exhausted:
@@ -275,6 +272,8 @@ class Attempts:
             begun = await self._first_content(endpoint, request, strategy)
             if begun is not None:
                 return begun
+            if self._before is None or self._before[0] is not endpoint:
+                return None  # it was not asked, or who was asked beside it failed last
             failure = self._failures[-1]
             if self._has_other_key and not self._is_exhausted:
                 continue
@@ -296,50 +295,49 @@ class Attempts:
 
     async def _first_content(self, endpoint: Endpoint, request: ChatRequest, strategy: str) -> Begun | None:
         """Ask one endpoint; its batches once the first content is there, None (and a failure noted) if it fails."""
-        begun = self._group.clock()
-        trial = endpoint.candidate.begin(begun, self.choice.needs.input_tokens, self.choice.needs.words)
         self._has_other_key = False
-        if isinstance(trial, Failure):
-            self._note_refusal(endpoint, trial)
+        asked = self._ask(endpoint)
+        if isinstance(asked, Failure):
+            self._note_refusal(endpoint, asked)
             return None
-        self.trying = endpoint
         if self._before is not None and self._before[0] is endpoint:
             self._group.on_retry(endpoint.name, self._before[1])
-        try:
-            model = endpoint.model_for(self._group.wanted(request.model))
-            async with asyncio.timeout(endpoint.timeouts.first_token_s) as deadline:
-                attempt = endpoint.using(trial.key).stream(request, model)
-                batches = self._reading = await attempt.__aenter__()
-                if self._group.fallback.atomic_tools and request.tools:
-                    batches = AtomicTools(batches)
-                try:
-                    head = await read_to_content(batches, deadline, endpoint.timeouts, goes_on=bool(request.tail))
-                except BaseException:
-                    self._count_malformed(endpoint)
-                    await attempt.__aexit__(*sys.exc_info())
-                    raise
-        except TimeoutError:
-            limit = endpoint.timeouts.first_token_s
-            late = ProviderError(Category.TIMEOUT_FIRST_TOKEN, f"no first token within {limit:g} s")
-            self._note(endpoint, late, begun, trial)
-        except ProviderError as error:
-            self._note(endpoint, error, begun, trial)
-        else:
-            self._answering = attempt
-            return Begun([self._leg(endpoint, strategy, begun, trial), *head], batches)
-        finally:
-            if self._trial is not trial:
-                trial.released(self._group.clock())  # cancelled; a failure was told before
-        return None
+        found = await self._to_content(asked, request)
+        return None if found is None else Begun([self._leg(found, strategy), *found.head], found.batches)
 
-    def _leg(self, endpoint: Endpoint, strategy: str, begun: float, trial: Trial) -> Leg:
+    def _ask(self, endpoint: Endpoint) -> Asked | Failure:
+        """An attempt at this endpoint that counts from now on, or why it may not be asked."""
+        now, needs = self._group.clock(), self.choice.needs
+        trial = endpoint.candidate.begin(now, needs.input_tokens, needs.words)
+        if isinstance(trial, Failure):
+            return trial
+        self.trying = (*self.trying, endpoint)
+        return Asked(endpoint, trial, now)
+
+    async def _to_content(self, asked: Asked, request: ChatRequest) -> Asked | None:
+        """What came to content; None (and the failure noted) if it failed."""
+        model = asked.endpoint.model_for(self._group.wanted(request.model))
+        found: Asked | None = None
+        try:
+            await asked.to_content(request, model, atomic=self._group.fallback.atomic_tools and bool(request.tools))
+            found = asked
+        except ProviderError as error:
+            self._note(asked, error)
+        finally:
+            if found is None:
+                self._count_malformed(asked)
+                asked.trial.released(self._group.clock())  # cancelled; a failure was told before
+        return found
+
+    def _leg(self, asked: Asked, strategy: str) -> Leg:
         """The endpoint came to content: it is the one that answers."""
-        now = self._group.clock()
-        trial.answered(now)
-        self.endpoint, self.trying, self._trial = endpoint, None, trial
+        now, endpoint = self._group.clock(), asked.endpoint
+        asked.trial.answered(now)
+        self._answering = self._last = asked
         self.attempts.append(f"{endpoint.name}: ok")
-        self._group.on_attempt(endpoint.name, "ok", now - begun)
+        self._group.on_attempt(endpoint.name, "ok", now - asked.begun)
         self._tell_fallback(endpoint, "ok")
+        self.endpoint, self.trying = endpoint, ()
         self._legs += 1
         return Leg(self._legs, endpoint.name, endpoint.provider.kind, strategy, self._why(endpoint))
 
@@ -350,13 +348,11 @@ class Attempts:
             return f"{endpoint.name} after {self._lost.category}"
         return self.choice.why(endpoint.candidate)
 
-    def _count_malformed(self, endpoint: Endpoint) -> None:
+    def _count_malformed(self, asked: Asked) -> None:
         """Called when an attempt is left: what it skipped is known then."""
-        count = skipped(self._reading)
-        self._reading = None
-        if count:
+        if count := asked.malformed():
             self.malformed += count
-            self._group.on_malformed(endpoint.name, count)
+            self._group.on_malformed(asked.endpoint.name, count)
 
     def _count_unmapped(self, endpoint: Endpoint, error: ProviderError) -> None:
         if error.unmapped is not None:
@@ -368,24 +364,26 @@ class Attempts:
         self._refused += 1
         self.attempts.append(f"{endpoint.name}: {failure.category}")
 
-    def _note(self, endpoint: Endpoint, error: ProviderError, begun: float, trial: Trial) -> None:
+    def _note(self, asked: Asked, error: ProviderError) -> None:
+        endpoint, failure = asked.endpoint, error.failure
         self._count_unmapped(endpoint, error)
-        failure, self.trying = error.failure, None
+        self.trying = tuple([each for each in self.trying if each is not endpoint])
         if failure.category is Category.MODEL_NOT_FOUND and endpoint.model == "*":
             failure = msgspec.structs.replace(failure, status=404)  # the client named it
-        self._has_other_key = trial.failed(self._group.clock(), failure)
+        self._has_other_key = asked.trial.failed(self._group.clock(), failure)
         if failure.category in _UNCOUNTED:
             self._uncounted.add(endpoint.name)  # the first of an endpoint; a second one was no stale connection
         self._failures.append(failure)
         self.attempts.append(f"{endpoint.name}: {failure.category}")
-        self._group.on_attempt(endpoint.name, failure.category, self._group.clock() - begun)
+        self._group.on_attempt(endpoint.name, failure.category, self._group.clock() - asked.begun)
         self._tell_fallback(endpoint, "failed")
         self._before = (endpoint, failure.category)
 
     def _tell_fallback(self, to: Endpoint, result: str) -> None:
         before = None if self._before is None else self._before[0]
         if before is not None and before is not to:
-            self._group.on_fallback(before.name, to.name, "mid_stream" if self._legs else "before", result)
+            is_first = self.endpoint is None and not self._delivered.legs
+            self._group.on_fallback(before.name, to.name, "before" if is_first else "mid_stream", result)
 
     def _first_failure(self) -> ProviderError:
         hidden = {Category.UNTRANSLATABLE, *_REFUSALS}

@@ -219,6 +219,12 @@ class Trial:
             self._candidate.statistics.released(self._number)
             self._candidate.refresh()
 
+    def outrun(self, now: float) -> None:
+        """It was left because another one answered first: no verdict, but it would have taken longer than this."""
+        if not self._over:
+            self._candidate.statistics.outrun(self._number, now)
+            self.released(now)
+
     def _leave(self) -> bool:
         if self._over:
             return False

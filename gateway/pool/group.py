@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gateway.pool.attempts import Attempts
 from gateway.pool.capability import NOTHING, Needs
 from gateway.pool.continuation import MAX_LEGS, Level, plan
+from gateway.pool.hedged import Hedged
 from gateway.pool.route import Route
 from gateway.pool.whole import Whole
 
@@ -39,7 +40,11 @@ class ProviderGroup(Route):
         level = level.at_most(self.fallback.level)
         choice = self.selector.choose(self.selector.needs(request, needs), self.clock())
         self.repeats.earn()
-        return Attempts(self, request, self._asked(choice, level), level=level, choice=choice)
+        kind = Attempts
+        if self.hedging is not None:
+            kind = Hedged
+            self.hedging.earn()
+        return kind(self, request, self._asked(choice, level), level=level, choice=choice)
 
     def continue_from(
         self, request: ChatRequest, delivered: Delivered, lost: ProviderError, *, level: Level = Level.CONTINUE

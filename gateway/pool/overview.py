@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
     from gateway.pool.candidate import Candidate
     from gateway.pool.health import HealthCheck
-    from gateway.pool.selection import Selector
+    from gateway.pool.route import Route
 
 
 class Pool:
-    """The selection of each route, the endpoints of all routes, and the health checks by endpoint."""
+    """The routes, the endpoints of all routes, and the health checks by endpoint."""
 
-    def __init__(self, selectors: Iterable[Selector], checks: Mapping[str, HealthCheck]) -> None:
-        self.replace(selectors, checks)
+    def __init__(self, routes: Iterable[Route], checks: Mapping[str, HealthCheck]) -> None:
+        self.replace(routes, checks)
 
-    def replace(self, selectors: Iterable[Selector], checks: Mapping[str, HealthCheck]) -> None:
+    def replace(self, routes: Iterable[Route], checks: Mapping[str, HealthCheck]) -> None:
         """Show and switch these from now on."""
-        self._selectors, self.checks = tuple(selectors), checks
-        self._candidates = {each.name: each for route in self._selectors for each in route.candidates}
+        self._routes, self.checks = tuple(routes), checks
+        self._candidates = {each.name: each for route in self._routes for each in route.selector.candidates}
 
     @property
     def candidates(self) -> Iterable[Candidate]:
@@ -34,7 +34,7 @@ class Pool:
         """Every endpoint and every route."""
         return {
             "endpoints": [self._endpoint(each, now) for each in self._candidates.values()],
-            "routes": [_route(each, now) for each in self._selectors],
+            "routes": [_route(each, now) for each in self._routes],
         }
 
     def enable(self, name: str, now: float) -> dict[str, Any]:
@@ -74,10 +74,12 @@ class Pool:
         return found.shown(now) | {"health": None if check is None else check.shown()}
 
 
-def _route(selector: Selector, now: float) -> dict[str, Any]:
+def _route(route: Route, now: float) -> dict[str, Any]:
+    selector = route.selector
     return {
         "model": selector.route,
         "strategy": selector.name,
         "candidates": [each.name for each in selector.candidates],
         "last_choices": selector.recent(now),
+        "hedge": None if route.hedging is None else route.hedging.shown(),
     }

@@ -72,19 +72,21 @@ class Statistics:
         begun = self._answered(number)
         if begun is None:
             return
-        seconds = now - begun
         self.answers += 1
-        old = self.first_token_s
-        self.first_token_s = seconds if old is None else old + WEIGHT * (seconds - old)
-        self._note_peak(now, seconds)
-        if len(self._recent) < RECENT:
-            self._recent.append(seconds)
-        else:
-            self._recent[self._at] = seconds
-            self._at = (self._at + 1) % RECENT
+        self._note_first(now, now - begun)
         self.error_rate -= WEIGHT * self.error_rate
         self.penalty_s -= WEIGHT * self.penalty_s
         self._weigh()
+
+    def outrun(self, number: int, now: float) -> None:
+        """It is left without a verdict after so long a wait: a lower bound, which counts if it is above the average.
+
+        Else an endpoint whose slow answers are hedged would seem as quick as its quick ones.
+        """
+        begun, average = self._waiting.get(number), self.first_token_s
+        if begun is not None and average is not None and now - begun > average:
+            self._note_first(now, now - begun)
+            self._weigh()
 
     def stalled(self, seconds: float, *, is_new: bool = True) -> None:
         """A running stream was silent for `seconds` more than was said before; `is_new`: nothing was said before."""
@@ -147,6 +149,16 @@ class Statistics:
             "cut_rate": round(self.cut_rate, 4),
             "stalls": self.stalls,
         }
+
+    def _note_first(self, now: float, seconds: float) -> None:
+        old = self.first_token_s
+        self.first_token_s = seconds if old is None else old + WEIGHT * (seconds - old)
+        self._note_peak(now, seconds)
+        if len(self._recent) < RECENT:
+            self._recent.append(seconds)
+        else:
+            self._recent[self._at] = seconds
+            self._at = (self._at + 1) % RECENT
 
     def _note_peak(self, now: float, seconds: float) -> None:
         share = exp((self._peaked - now) / PEAK_DECAY_S)

@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.core.events import RESTART, Extra, Finish, Leg, Reasoning, Refusal, State, Text, ToolCall, UsageReport
+from gateway.core.events import (
+    OUTRUN,
+    RESTART,
+    Extra,
+    Finish,
+    Leg,
+    Reasoning,
+    Refusal,
+    State,
+    Text,
+    ToolCall,
+    UsageReport,
+)
 from gateway.core.tokens import Counted, utf8_length
 from gateway.core.usage import Usage
-from gateway.streams.status import REPLACED, leg_object, usage_object
+from gateway.streams.status import left_word, leg_object, usage_object
 from gateway.streams.tally import NO_ACCOUNT, Account, Ledger, Tally, total_cost_usd, total_usage
 
 if TYPE_CHECKING:
@@ -249,9 +261,10 @@ class Stats:
         """What a client is told of an answer whose provider said nothing: the answer once, not every leg's bill."""
         if self.ledger is not None:
             return self.ledger.usage
-        shown, *later = (tally.usage for tally in self.tallies())
-        for leg, usage in zip(self.legs[1:], later, strict=False):
-            if leg.strategy in _FROM_THE_START:
+        tallies = [each for each in self.tallies() if each.leg is None or each.leg.strategy != OUTRUN]
+        shown = tallies[0].usage
+        for leg, usage in ((each.leg, each.usage) for each in tallies[1:]):
+            if leg is not None and leg.strategy in _FROM_THE_START:
                 shown = usage
             else:
                 output = shown.output_tokens + usage.output_tokens
@@ -270,7 +283,7 @@ class Stats:
         return {
             "attempts": list(attempts),
             "legs": [
-                leg_object(tally, cost, end if tally is tallies[-1] else REPLACED)
+                leg_object(tally, cost, end if tally is tallies[-1] else left_word(tally.leg))
                 for tally, cost in zip(tallies, costs, strict=True)
             ],
             "usage": usage_object(usage),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway.core.events import OUTRUN
 from gateway.core.ids import show_sid
 
 if TYPE_CHECKING:
     from gateway.core.errors import Failure
-    from gateway.core.events import End
+    from gateway.core.events import End, Leg
     from gateway.core.usage import Usage
     from gateway.streams.hub import Channel
     from gateway.streams.journal import Known
@@ -72,6 +73,11 @@ def usage_object(usage: Usage) -> dict[str, Any]:
         "reasoning_tokens": usage.reasoning_tokens,
         "estimated": usage.estimated,
     }
+
+
+def left_word(leg: Leg | None) -> str:
+    """How a leg ended that was not the last one."""
+    return OUTRUN if leg is not None and leg.strategy == OUTRUN else REPLACED
 
 
 def leg_object(tally: Tally, cost_usd: float | None, end: End | str | None) -> dict[str, Any]:

@@ -116,6 +116,10 @@ class Metrics:
         "from", "to", "phase", "result",
     )  # fmt: skip
     """Names of both endpoints; phase `before` the first content or `mid_stream`; result `ok` at content or `failed`."""
+    hedges = _counters(
+        "atlas_hedges", "Endpoints asked beside one that was silent, and what came of it", "endpoint", "result"
+    )
+    """`endpoint` is the second one; result `won`, `lost` or `failed`."""
     retries = _counters("atlas_retries", "Attempts repeated on the same endpoint, by why", "endpoint", "category")
     """Counted when the wait before the repeat is over; `category` is that of the failure before."""
     circuit_state = _gauges("atlas_circuit_state", "The breaker: 0 closed, 1 half open, 2 open", "endpoint")

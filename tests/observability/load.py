@@ -28,15 +28,23 @@ async def loaded_house(redis: Reached) -> AsyncIterator[House]:
     """A gateway over Redis, and what it asks.
 
     `chaos/*` goes to two endpoints, where it falls from the first to the second; `claude/*` to the same providers on
-    another wire, where they behave; on a third one, `llama/*`, they refuse the key. Nobody answers for `dead/*`.
+    another wire, where they behave; on a third one, `llama/*`, they refuse the key. Nobody answers for `dead/*`; for
+    `late` somebody sleepy does, and sometimes somebody lively beside it.
     """
     sections: dict[str, Any] = {
         "journal": {"kind": "redis", "url": redis.url, "poll_s": 0.2},
         "server": {"heartbeat_s": 0.1},
         "streams": {"tick_s": 0.02},
         "kinds": ("openai_chat", "anthropic", "ollama"),
-        "endpoints": [{"name": "dead", "base_url": "http://127.0.0.1:9/v1", "model": "*"}],
-        "routes": [{"model": "dead/*", "endpoints": ["dead"]}],
+        "endpoints": [
+            {"name": "dead", "base_url": "http://127.0.0.1:9/v1", "model": "*"},
+            {"name": "sleepy", "kind": "mock", "model": "mock-slow"},
+            {"name": "lively", "kind": "mock", "model": "mock-fast"},
+        ],
+        "routes": [
+            {"model": "dead/*", "endpoints": ["dead"]},
+            {"model": "late", "endpoints": ["sleepy", "lively"], "hedge": {"enabled": True, "wait_unknown_s": 0.02}},
+        ],
         "agents": [
             {"name": "lucky", "kind": "task_aware", "route": "mock-fast"},
             {"name": "unlucky", "kind": "task_aware", "route": "dead/any"},
@@ -78,12 +86,14 @@ async def one_round(it: House) -> None:
             "nobody",
         ):
             tasks.create_task(_fail(it, model))
+        for _ in range(21):  # of which one may be hedged
+            tasks.create_task(_read(it, "late", max_tokens=1))
         tasks.create_task(_controlled(it, "resume"))
         tasks.create_task(_controlled(it, "cancel"))
 
 
-async def _read(it: House, model: str) -> None:
-    async with it.chat(model=model) as answer:
+async def _read(it: House, model: str, **body: Any) -> None:
+    async with it.chat(model=model, **body) as answer:
         assert answer.status == 200, model
         await answer.read()
 

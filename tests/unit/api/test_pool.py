@@ -10,12 +10,13 @@ from gateway.api import pool as pool_api
 from gateway.api.auth import ADMIN, declared
 from gateway.app import Atlas, create
 from gateway.core.errors import Category, Failure
-from gateway.pool.candidate import Candidate, Standing, Trial, introduce
+from gateway.pool.candidate import Candidate, Standing, Trial
 from gateway.pool.capability import NOTHING
+from gateway.pool.endpoint import Endpoint
+from gateway.pool.group import ProviderGroup
 from gateway.pool.health import HealthCheck, HealthPolicy
 from gateway.pool.overview import Pool
-from gateway.pool.selection import Selector
-from gateway.pool.strategies import load_strategy
+from gateway.providers.mock import MockProvider
 from tests.support.asgi import AsgiCall
 from tests.support.clock import ManualClock
 from tests.support.keys import keyed, made
@@ -29,10 +30,16 @@ class World:
         self.clock, self.checks = ManualClock(), 0
         self.a = Candidate("a", random.Random(1), Standing(keys=2))
         self.b = Candidate("b", random.Random(2))
-        introduce([[self.a, self.b]])
-        self.selector = Selector("smart", [self.a, self.b], "priority", load_strategy("priority"), random.Random(3))
         check = HealthCheck(self.a, self._ask, HealthPolicy(), self.clock)
-        pool = Pool([self.selector], {"a": check})
+        mock = MockProvider()
+        route = ProviderGroup(
+            model="smart",
+            endpoints=tuple(Endpoint(name=it.name, provider=mock, model="m", candidate=it) for it in (self.a, self.b)),
+            rng=random.Random(3),
+            clock=self.clock.monotonic,
+        )
+        self.selector = route.selector
+        pool = Pool([route], {"a": check})
         self.app: Atlas = create(Settings(**settings))
         self.router = pool_api.router(pool, self.clock)
         self.app.include_router(self.router)

@@ -97,6 +97,13 @@ def test_contradictions_are_all_reported_where_they_stand() -> None:
     }
 
 
+@pytest.mark.parametrize("route", [{"endpoints": ["a"]}, {"endpoints": ["a", "b"], "fallback": {"mid_stream": "off"}}])
+def test_a_hedge_needs_somebody_to_ask(route: dict[str, Any]) -> None:
+    """A route that could never ask a second endpoint is refused a hedge, rather than silently without one."""
+    found = errors(endpoints=[A, {**A, "name": "b"}], routes=[{"model": "r", "hedge": {"enabled": True}, **route}])
+    assert list(found) == [("routes", 0, "hedge", "enabled")]
+
+
 def test_route_needs_an_endpoint() -> None:
     """A route that nothing can answer is refused at boot."""
     assert ("routes", 0, "endpoints") in errors(routes=[{"model": "r", "endpoints": []}])
