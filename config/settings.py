@@ -109,6 +109,19 @@ class Streams(Section):
     tick_s: Seconds = 0.25
 
 
+class UsageDrain(Section):
+    """Reading on after a cancel or a used-up budget, delivered to nobody, to learn what the vendor bills.
+
+    Only for endpoints where closing the socket does not stop the bill (`stops_on_close: false`). At most `max_streams`
+    at once on a replica, each for at most `max_s` and `max_bytes` of content. Meanwhile a cancel answers `closing`.
+    """
+
+    enabled: bool = False
+    max_streams: Annotated[int, Field(ge=1, le=10_000)] = 32
+    max_bytes: Size = 2**20
+    max_s: Seconds = 30.0
+
+
 class Settings(BaseSettings):
     """Everything that an operator decides.
 
@@ -127,6 +140,7 @@ class Settings(BaseSettings):
     tenants: tuple[Tenant, ...] = ()
     key_pepper: Pepper | None = None
     streams: Streams = Streams()
+    usage_drain: UsageDrain = UsageDrain()
     agents: tuple[Agent, ...] | None = None
 
     _notes: tuple[str, ...] = PrivateAttr(default=())

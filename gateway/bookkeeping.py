@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
 
-from gateway.core.events import End, Leg
+from gateway.core.events import End, Leg, UsageReport
 from gateway.core.ids import show_sid
 from gateway.pool.group import Attempts
 from gateway.pool.metered import unmetered
@@ -97,8 +97,9 @@ class Bookkeeping:
         """Settle every leg of what is over; attempts that were still under way become legs of `spare` numbers."""
         if (own := _own_books(source)) is not None:
             own.ended(end)
+        learns = not _note_drained(stats, source, self._clock.monotonic())
         _name_abandoned(stats, source, spare or count(), self._clock.monotonic())
-        for settlement in _settled(stats, payer, end, self._clock.monotonic()):
+        for settlement in _settled(stats, payer, end, self._clock.monotonic(), learns=learns):
             self._emit(settlement)
 
     def _emit(self, settlement: Settlement) -> None:
@@ -144,8 +145,22 @@ def _name_abandoned(stats: Stats, source: object, numbers: Iterator[int], now: f
         stats.observe([Leg(next(numbers), each.name, kind, strategy, "ended before its first content")], now)
 
 
-def _settled(stats: Stats, payer: Payer, end: End, now: float) -> list[Settlement]:
-    """The bill of each leg; providers' own figures teach the estimates of later streams."""
+def _note_drained(stats: Stats, source: object, now: float) -> bool:
+    """Whether something was found out of the last leg after its stream was over."""
+    inner = unmetered(source)
+    if not isinstance(inner, Attempts) or inner.last is None or inner.last.drained.usage is None:
+        return False
+    stats.observe([UsageReport(inner.last.drained.usage)], now)
+    if inner.last.drained.whole:
+        stats.completed()
+    return True
+
+
+def _settled(stats: Stats, payer: Payer, end: End, now: float, *, learns: bool) -> list[Settlement]:
+    """The bill of each leg; providers' own figures teach the estimates of later streams.
+
+    Not that of the last one unless it `learns`: where more was generated than counted.
+    """
     account = stats.account
     if not isinstance(account, Account):
         return []
@@ -154,9 +169,9 @@ def _settled(stats: Stats, payer: Payer, end: End, now: float) -> list[Settlemen
     for at, tally in enumerate(tallies):
         if tally.leg is None:
             continue
-        if tally.finished and not tally.usage.estimated:
-            account.learn(tally.leg, tally.counted, tally.usage)
         is_last = at + 1 == len(tallies)
+        if tally.finished and not tally.usage.estimated and (learns or not is_last):
+            account.learn(tally.leg, tally.counted, tally.usage)
         row = Row(
             stream=payer.stream,
             tenant=payer.tenant,

@@ -20,6 +20,7 @@ from gateway.pool.group import ProviderGroup
 from gateway.pool.health import HealthCheck, HealthPolicy, ask_for
 from gateway.pool.hedging import HedgePolicy
 from gateway.pool.prices import FREE, Price, PriceList, Tariff
+from gateway.pool.usage_drain import DrainPolicy, UsageDrain
 from gateway.providers._account import request_headers, url_below
 from gateway.providers.mock import MODELS as MOCK_MODELS
 from gateway.providers.mock import MockProvider
@@ -101,7 +102,8 @@ def groups(settings: Settings, metrics: Metrics, clock: Clock, upstreams: Upstre
         )
 
     costs = prices(settings)
-    endpoints = {found.name: _endpoint(found, clock, upstreams, costs) for found in settings.endpoints}
+    drain = _usage_drain(settings)
+    endpoints = {found.name: _endpoint(found, clock, upstreams, costs, drain) for found in settings.endpoints}
     for each in endpoints.values():
         each.candidate.breaker.on_move = partial(_count_move, metrics, each.name)
     groups = [
@@ -201,7 +203,14 @@ class _MockByName(MockProvider):
         return self._mock.stream(request, f"mock-{model}")
 
 
-def _endpoint(found: EndpointSettings, clock: Clock, upstreams: Upstreams, costs: PriceList) -> Endpoint:
+def _usage_drain(settings: Settings) -> UsageDrain | None:
+    found = settings.usage_drain
+    return UsageDrain(DrainPolicy(**found.model_dump(exclude={"enabled"}))) if found.enabled else None
+
+
+def _endpoint(
+    found: EndpointSettings, clock: Clock, upstreams: Upstreams, costs: PriceList, drain: UsageDrain | None
+) -> Endpoint:
     timeouts = Timeouts(**found.timeouts.model_dump())
     transport = _transport(found, timeouts)
     secrets: list[str | None] = [key.get_secret_value() for key in found.keys]
@@ -216,7 +225,7 @@ def _endpoint(found: EndpointSettings, clock: Clock, upstreams: Upstreams, costs
         upstreams.checks[found.name] = HealthCheck(candidate, partial(ask_for, transport, *asked), policy, clock)
     return Endpoint(
         name=found.name, provider=keyed[0], keyed=keyed, candidate=candidate, model=found.model, timeouts=timeouts,
-        stops_on_close=found.stops_on_close,
+        stops_on_close=found.stops_on_close, usage_drain=None if found.stops_on_close else drain,
         continuation=Continuation(found.continuation), echoes=bool(found.quirks.get("echoes")),
     )  # fmt: skip
 

@@ -46,9 +46,9 @@ class Attempts:
     """See `streams.source.Source`.
 
     `endpoint` is the one that answers, `trying` those that were asked and have neither failed nor given content.
-    `malformed` counts the payloads that the attempts left so far could not read. `lost` is given for an answer whose
-    owner is lost: then `delivered` is continued, and `lost` is what is raised if nobody can. `choice` is what
-    `endpoints` and their order come from.
+    `last` is the attempt that came to content last. `malformed` counts the payloads that the attempts left so far could
+    not read. `lost` is given for an answer whose owner is lost: then `delivered` is continued, and `lost` is what is
+    raised if nobody can. `choice` is what `endpoints` and their order come from.
     """
 
     def __init__(  # noqa: PLR0913  what one request is asked with
@@ -76,7 +76,7 @@ class Attempts:
         self._uncounted: set[str] = set()
         self._broken: list[Endpoint] = []
         self.choice = choice or group.selector.choose(NOTHING, group.clock())
-        self._last: Asked | None = None  # that came to content
+        self.last: Asked | None = None
         self._left: list[Endpoint] = []  # to be asked before any content
         self._before: tuple[Endpoint, Category] | None = None  # who failed last, and how
         self._late: ProviderError | None = None
@@ -129,12 +129,12 @@ class Attempts:
             self._count_unmapped(self.endpoint, cause)
             self._group.on_broken(self.endpoint.name, cause.category)
         self._leave_trial(cause)
-        await answering.attempt.__aexit__(kind, error, traceback)
+        await answering.leave(kind, error, traceback)
 
     def quiet(self, seconds: float) -> None:
         """The leg that runs now has been silent for so long; selection learns of it at once."""
-        if self._last is not None:
-            self._last.trial.quiet(seconds)
+        if self.last is not None:
+            self.last.trial.quiet(seconds)
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -143,9 +143,9 @@ class Attempts:
 
     def _leave_trial(self, error: BaseException | None) -> None:
         """What became of the endpoint that answered."""
-        if self._last is None:
+        if self.last is None:
             return
-        trial = self._last.trial
+        trial = self.last.trial
         if isinstance(error, ProviderError):
             trial.failed(self._group.clock(), error.failure)
         elif error is None:
@@ -239,7 +239,7 @@ class Attempts:
         self.attempts[-1] = f"{endpoint.name}: ok, then {error.category}"
         self._group.on_broken(endpoint.name, error.category)
         self._leave_trial(error)
-        await answering.attempt.__aexit__(type(error), error, error.__traceback__)
+        await answering.leave(type(error), error, error.__traceback__)
 
     # One leg.
 
@@ -333,7 +333,7 @@ class Attempts:
         """The endpoint came to content: it is the one that answers."""
         now, endpoint = self._group.clock(), asked.endpoint
         asked.trial.answered(now)
-        self._answering = self._last = asked
+        self._answering = self.last = asked
         self.attempts.append(f"{endpoint.name}: ok")
         self._group.on_attempt(endpoint.name, "ok", now - asked.begun)
         self._tell_fallback(endpoint, "ok")

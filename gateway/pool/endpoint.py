@@ -11,6 +11,7 @@ from gateway.pool.candidate import Candidate
 from gateway.upstream.contract import Timeouts
 
 if TYPE_CHECKING:
+    from gateway.pool.usage_drain import UsageDrain
     from gateway.upstream.contract import Provider
 
 
@@ -27,9 +28,10 @@ class Continuation(StrEnum):
 class Endpoint:
     """`model` is the provider's name for it; `*` takes whatever the client named behind the route's prefix.
 
-    `stops_on_close`: whether closing the socket stops the generation and the bill. `continuation`: how it goes on with
-    an answer that broke off elsewhere; `echoes`: whether it then says again what it was given. `keyed`: an adapter for
-    each key, over one transport, of which `provider` is the first. `candidate` is what selection knows of it.
+    `stops_on_close`: whether closing the socket stops the generation and the bill; `usage_drain` reads on where it does
+    not, None: nobody does. `continuation`: how it goes on with an answer that broke off elsewhere; `echoes`: whether it
+    then says again what it was given. `keyed`: an adapter for each key, over one transport, of which `provider` is the
+    first. `candidate` is what selection knows of it.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Endpoint:
     model: str
     timeouts: Timeouts = field(default_factory=Timeouts)
     stops_on_close: bool = True
+    usage_drain: UsageDrain | None = None
     continuation: Continuation = Continuation.NONE
     echoes: bool = False
     keyed: tuple[Provider, ...] = ()

@@ -110,7 +110,7 @@ class Hedged(Attempts):
         """Who came to content at the same moment is left like who did not."""
         if not task.cancelled() and (late := task.result()) is not None:
             self._count_malformed(late)
-            await late.attempt.__aexit__(None, None, None)
+            await late.leave(None, None, None)
 
 
 async def _first_of(running: Sequence[asyncio.Task[Asked | None]]) -> Asked | None:

@@ -66,21 +66,16 @@ class Metered(Generic[S]):
 
     def open(self) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
         """The source, metered."""
-        return _Opened(self.source.open(), self._meter, self._more)
+        return _Opened(self.source, self._meter, self._more)
 
 
 class _Opened:
     """The source's own context, around metered batches."""
 
-    __slots__ = ("_inner", "_meter", "_more")
+    __slots__ = ("_inner", "_meter", "_more", "_source")
 
-    def __init__(
-        self,
-        inner: AbstractAsyncContextManager[AsyncIterator[Batch]],
-        meter: Meter,
-        more: Callable[[int], Awaitable[bool]],
-    ) -> None:
-        self._inner, self._meter, self._more = inner, meter, more
+    def __init__(self, source: _Source, meter: Meter, more: Callable[[int], Awaitable[bool]]) -> None:
+        self._source, self._inner, self._meter, self._more = source, source.open(), meter, more
 
     async def __aenter__(self) -> AsyncIterator[Batch]:
         return _Batches(await self._inner.__aenter__(), self._meter, self._more)
@@ -88,6 +83,8 @@ class _Opened:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        if self._meter.stopped and (leg := getattr(self._source, "last", None)) is not None:
+            leg.reads_on = True  # the provider may go on, and bill
         return await self._inner.__aexit__(kind, error, traceback)
 
 

@@ -5,7 +5,7 @@ An attempt that came to no content has no row, because no vendor says what it bi
 gets a row, as leg 0 with an estimate: the one under way when the stream was cancelled or interrupted.
 
 Closing the socket does not stop every vendor's bill. Where it does not and the answer was cut, what was generated
-afterwards is unknown: such a row is `billed_beyond`, and its usage a lower bound.
+afterwards is unknown, unless somebody read on (`usage_drain`): such a row is `billed_beyond`, its usage a lower bound.
 """
 
 from __future__ import annotations

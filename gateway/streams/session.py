@@ -24,7 +24,7 @@ from gateway.core.ids import show_sid
 from gateway.streams.appender import Appender, EndedElsewhere, Superseded
 from gateway.streams.journal import HandedOver, JournalError, JournalLost, JournalRegressed, JournalUnavailable
 from gateway.streams.outstanding import Outstanding, billed, end_later, settle
-from gateway.streams.source import beat, go_on, hold, lateness, overdue, quiet, selection, stopped_by
+from gateway.streams.source import beat, go_on, hold, hurry, lateness, overdue, quiet, read_on, selection, stopped_by
 from gateway.streams.stats import Stats
 from gateway.upstream.contract import pump
 
@@ -52,8 +52,7 @@ class Session:
         self, record: Record, source: Source, channel: Channel, ground: Ground, stats: Stats | None = None
     ) -> None:
         clock = ground.clock
-        self.sid = record.sid
-        self.record = record
+        self.sid, self.record = record.sid, record
         self.source = source
         self.channel = channel
         self.stats = stats or Stats(clock.monotonic())
@@ -267,6 +266,7 @@ class Session:
             if not self.channel.durable:
                 self._appender.show(end)
         if self._task is not None and self._stop is None:
+            read_on(self.source)
             self._task.cancel()
 
     def nudge(self) -> None:
@@ -280,8 +280,8 @@ class Session:
         if self._left is not None:
             self._left.hurried.set()
         if self._is_over:
-            return
-        if self._task is not None:
+            hurry(self.source)
+        elif self._task is not None:
             self._task.cancel()
 
     def hand_over(self) -> bool:

@@ -56,6 +56,16 @@ class Learns(Protocol):
         ...
 
 
+class ReadsOn(Protocol):
+    """The leg that came to content last, a source's `last`. Leaving it takes longer if it `reads_on` for its bill."""
+
+    reads_on: bool
+
+    def hurry(self) -> None:
+        """Do so no longer."""
+        ...
+
+
 class Conducts(Protocol):
     """A source that asks many upstreams, such as an agent's run: their deadlines and a pause are its own matter."""
 
@@ -109,6 +119,20 @@ def quiet(source: Source, seconds: float) -> None:
 def selection(source: Source) -> dict[str, Any] | None:
     """Why a source asked whom; None if it does not choose."""
     return getattr(_within(source), "selection", None)
+
+
+def read_on(source: Source) -> None:
+    """The stream is over, on its reader's word: before its upstream is closed, what it costs may be found out."""
+    leg: ReadsOn | None = getattr(_within(source), "last", None)
+    if leg is not None:
+        leg.reads_on = True
+
+
+def hurry(source: Source) -> None:
+    """The process ends: close now what is read on."""
+    leg: ReadsOn | None = getattr(_within(source), "last", None)
+    if leg is not None:
+        leg.hurry()
 
 
 def stopped_by(source: Source) -> str | None:
