@@ -23,6 +23,8 @@ Value: TypeAlias = Any
 
 _MAX_DEPTH = 32
 _TAG = "tag:yaml.org,2002:"
+_QUOTING = re.compile(r"(undefined alias|duplicate anchor) .*", re.DOTALL)
+_QUOTED = r"\1 (quote a value that begins with * or &; it is not shown here, as it may be a secret)"
 _FLOW_HINT = '; inside [ ] and { } a variable stands in quotes, as "${NAME}"'
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}?")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -58,6 +60,7 @@ class Reading:
     def _unreadable(self, error: yaml.YAMLError, text: str) -> None:
         mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or "it holds characters that YAML does not allow"
+        said = _QUOTING.sub(_QUOTED, said)
         where, hint = self.name, ""
         if mark is not None:
             where = self.place(mark.line + 1)

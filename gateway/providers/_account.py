@@ -13,6 +13,8 @@ from gateway.upstream.transport import Url, parse_url
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from gateway.upstream.transport import Transport
+
 CREDENTIALS = {
     "bearer": ("authorization", "Bearer "),
     "api-key": ("api-key", ""),
@@ -44,24 +46,27 @@ def request_headers(accept: str, key: str | None, auth: str = "bearer") -> list[
     return [*headers, (name, prefix + key)] if key else headers
 
 
+def secrets_of(key: str | None, transport: Transport) -> tuple[str, ...]:
+    """What is sent to a provider and must not come back: the key, and headers that go out with every request."""
+    return (*([key] if key else ()), *transport.secrets)
+
+
 @contextmanager
-def hiding(key: str | None) -> Generator[None]:
-    """No provider's failure that is raised within repeats the key."""
+def hiding(secrets: tuple[str, ...]) -> Generator[None]:
+    """No provider's failure that is raised within repeats one of these."""
     try:
         yield
     except ProviderError as error:
-        shown = without_key(error, key)
+        shown = without_secrets(error, secrets)
         if shown is error:
             raise
         raise shown from None  # the original's words would stand in every traceback
 
 
-def without_key(error: ProviderError, key: str | None) -> ProviderError:
+def without_secrets(error: ProviderError, secrets: tuple[str, ...]) -> ProviderError:
     """Some hosts repeat the key that they refuse; their words are shown to clients who must not learn it."""
-    if not key:
-        return error
     old = error.failure
-    message, param, code = (text and _hidden(text, key) for text in (old.message, old.param, old.provider_code))
+    message, param, code = (_without(text, secrets) for text in (old.message, old.param, old.provider_code))
     if (message, param, code) == (old.message, old.param, old.provider_code):
         return error
     return ProviderError(
@@ -72,6 +77,12 @@ def without_key(error: ProviderError, key: str | None) -> ProviderError:
         provider_code=code,
         unmapped=error.unmapped,
     )
+
+
+def _without(text: str | None, secrets: tuple[str, ...]) -> str | None:
+    for secret in secrets if text else ():
+        text = text and _hidden(text, secret)
+    return text
 
 
 _HIDDEN = "[key]"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.core.errors import Category, ProviderError
-from gateway.providers._account import hiding, without_key
+from gateway.providers._account import hiding, without_secrets
 from gateway.upstream.sse import OversizeEvent
 
 if TYPE_CHECKING:
@@ -161,30 +161,30 @@ class Asking:
     """One exchange, as the context manager that an adapter's `stream` returns.
 
     `check(answer)` raises when the head is an error, or none of a stream. No failure that leaves here, at the head or
-    within the stream, repeats the account's `key`.
+    within the stream, repeats one of the account's `secrets`.
     """
 
-    __slots__ = ("_check", "_key", "_posting", "_reading", "_wire")
+    __slots__ = ("_check", "_posting", "_reading", "_secrets", "_wire")
 
     def __init__(
         self,
         posting: AbstractAsyncContextManager[Answer],
         check: Callable[[Answer], Awaitable[None]],
         wire: Wire,
-        key: str | None = None,
+        secrets: tuple[str, ...] = (),
     ) -> None:
-        self._posting, self._check, self._wire, self._key = posting, check, wire, key
+        self._posting, self._check, self._wire, self._secrets = posting, check, wire, secrets
         self._reading: Reading | None = None
 
     async def __aenter__(self) -> AsyncIterator[Batch]:
         answer = await self._posting.__aenter__()
         try:
-            with hiding(self._key):
+            with hiding(self._secrets):
                 await self._check(answer)
         except BaseException:
             await self._posting.__aexit__(*sys.exc_info())
             raise
-        self._reading = Reading(answer, self._wire, self._key)
+        self._reading = Reading(answer, self._wire, self._secrets)
         return self._reading
 
     async def __aexit__(
@@ -200,10 +200,10 @@ class Asking:
 class Reading:
     """The iterator of one answer: one batch a read."""
 
-    __slots__ = ("_decoder", "_framing", "_from_stream", "_key", "answer", "done")
+    __slots__ = ("_decoder", "_framing", "_from_stream", "_secrets", "answer", "done")
 
-    def __init__(self, answer: Answer, wire: Wire, key: str | None = None) -> None:
-        self.answer, self._key = answer, key
+    def __init__(self, answer: Answer, wire: Wire, secrets: tuple[str, ...] = ()) -> None:
+        self.answer, self._secrets = answer, secrets
         self._framing, self._decoder, self._from_stream = wire.framing(), wire.decoder(), wire.from_stream
         self.done = False
 
@@ -266,7 +266,7 @@ class Reading:
         except (Malformed, OversizeEvent) as error:
             raise ProviderError(Category.PROTOCOL, str(error)) from error
         except InStreamError as error:
-            raise without_key(self._from_stream(error.body), self._key) from error
+            raise without_secrets(self._from_stream(error.body), self._secrets) from error
         if self._decoder.done:
             self.done = True
         elif not data:

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.core.errors import Category, ProviderError
 from gateway.providers import _anthropic_errors as errors
-from gateway.providers._account import hiding, request_headers, url_below
+from gateway.providers._account import hiding, request_headers, secrets_of, url_below
 from gateway.providers._anthropic_events import EventDecoder
 from gateway.providers._anthropic_request import count_body, request_body, request_headers_of
 from gateway.providers._reading import Asking, Wire
@@ -45,7 +45,7 @@ class AnthropicProvider:
         version = "" if url_below(base_url, "").path.endswith("/v1") else "/v1"
         self._url = url_below(base_url, f"{version}/messages")
         self._count_url = url_below(base_url, f"{version}/messages/count_tokens")
-        self._transport, self._clock, self._key = transport, clock, key
+        self._transport, self._clock, self._secrets = transport, clock, secrets_of(key, transport)
         self._headers = request_headers(STREAM, key, auth)
         self._count_headers = request_headers(JSON, key, auth)
 
@@ -53,7 +53,7 @@ class AnthropicProvider:
         """Ask for one answer; see `upstream.contract.Provider`."""
         content = msgspec.json.encode(request_body(request, model))
         headers = [*self._headers, *request_headers_of(request)]
-        return Asking(self._transport.post(self._url, headers, content), self._check, WIRE, self._key)
+        return Asking(self._transport.post(self._url, headers, content), self._check, WIRE, self._secrets)
 
     async def count_tokens(self, request: ChatRequest, model: str) -> int:
         """Count a prompt; see `upstream.contract.CountsTokens`."""
@@ -64,7 +64,7 @@ class AnthropicProvider:
                 asyncio.timeout(COUNT_DEADLINE_S),
                 self._transport.post(self._count_url, headers, content) as answer,
             ):
-                with hiding(self._key):
+                with hiding(self._secrets):
                     await self._check_status(answer)
                     return _counted(await answer.error_body())
         except TimeoutError as error:

@@ -20,7 +20,7 @@ import msgspec
 from gateway.core.chat import ImagePart, Message, OpaquePart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 from gateway.core.errors import Category, ProviderError
 from gateway.providers import _ollama_errors as errors
-from gateway.providers._account import request_headers, url_below
+from gateway.providers._account import request_headers, secrets_of, url_below
 from gateway.providers._ollama_lines import WIRE_NAME, OllamaDecoder
 from gateway.providers._reading import Asking, Wire
 from gateway.providers._translate import arguments_object, refuse_own, untranslatable
@@ -55,13 +55,13 @@ class OllamaProvider:
         self, *, base_url: str, key: str | None, transport: Transport, clock: Clock, auth: str = "bearer"
     ) -> None:
         self._url = url_below(base_url, "/api/chat")
-        self._transport, self._clock, self._key = transport, clock, key
+        self._transport, self._clock, self._secrets = transport, clock, secrets_of(key, transport)
         self._headers = request_headers(NDJSON, key, auth)
 
     def stream(self, request: ChatRequest, model: str) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
         """Ask for one answer; see `upstream.contract.Provider`."""
         content = msgspec.json.encode(request_body(request, model))
-        return Asking(self._transport.post(self._url, self._headers, content), self._check, WIRE, self._key)
+        return Asking(self._transport.post(self._url, self._headers, content), self._check, WIRE, self._secrets)
 
     async def _check(self, answer: Answer) -> None:
         """An error status, or a head that is none of a stream, ends the attempt."""

@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.core.errors import Category, ProviderError
 from gateway.providers import _openai_errors as errors
-from gateway.providers._account import request_headers, url_below
+from gateway.providers._account import request_headers, secrets_of, url_below
 from gateway.providers._openai_chunks import ChunkDecoder
 from gateway.providers._openai_request import PLAIN, Quirks, request_body
 from gateway.providers._reading import Asking, Wire
@@ -49,13 +49,14 @@ class OpenAIProvider:
         quirks: Quirks = PLAIN,
     ) -> None:
         self._url = url_below(base_url, "/chat/completions")
-        self._transport, self._clock, self._quirks, self._key = transport, clock, quirks, key
+        self._transport, self._clock, self._quirks = transport, clock, quirks
+        self._secrets = secrets_of(key, transport)
         self._headers = request_headers("text/event-stream", key, auth)
 
     def stream(self, request: ChatRequest, model: str) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
         """Ask for one answer; see `upstream.contract.Provider`."""
         content = msgspec.json.encode(request_body(request, model, self._quirks))
-        return Asking(self._transport.post(self._url, self._headers, content), self._check, WIRE, self._key)
+        return Asking(self._transport.post(self._url, self._headers, content), self._check, WIRE, self._secrets)
 
     async def _check(self, answer: Answer) -> None:
         """An error status, or a head that is none of a stream, ends the attempt."""

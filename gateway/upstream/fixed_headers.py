@@ -22,6 +22,11 @@ class FixedHeaders(Transport):
         super().__init__(timeouts, **options)
         self._fixed = dict(headers)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values of the headers."""
+        return tuple(self._fixed.values())
+
     def post(self, url: Url, headers: Headers, content: bytes) -> AbstractAsyncContextManager[Answer]:
         """Send one request; see `Transport.post`."""
         return super().post(url, self._with_fixed(headers), content)

@@ -44,6 +44,11 @@ class Transport:
         self._proxied = None if proxy is None else _Proxied(timeouts, self._tls, proxy)
         self._clients: dict[tuple[str, int], Client] = {}
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What goes out with every request and is nobody's business."""
+        return ()
+
     def post(self, url: httpx.URL, headers: Headers, content: bytes) -> AbstractAsyncContextManager[Answer]:
         """Send one request; the block has its answer's head. Leaving closes an unfinished body's socket at once.
 

@@ -117,9 +117,9 @@ class GatewayProcess:
         if self._process is not None:
             self._process.send_signal(number)
 
-    async def logged(self, words: str, timeout: float = 10) -> None:
-        """Wait until standard error holds `words`."""
-        await self._until(lambda: words in self.log, timeout, f"log of {words!r}")
+    async def logged(self, words: str, timeout: float = 10, *, times: int = 1) -> None:
+        """Wait until standard error holds `words`, so many times."""
+        await self._until(lambda: self.log.count(words) >= times, timeout, f"log of {words!r}")
 
     async def ended(self, timeout: float = 20) -> int:
         """Wait until the process has ended, and return its exit code; minus the signal's number if one killed it.

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.core.errors import MAX_MESSAGE, Category, ProviderError
 from gateway.providers import anthropic, ollama, openai_chat
-from gateway.providers._account import without_key
+from gateway.providers._account import without_secrets
 from gateway.providers._openai_errors import from_answer, in_success
 from gateway.providers._reading import Asking, Wire
 from gateway.upstream.answer import Answer
@@ -76,24 +76,26 @@ def assert_hidden(error: ProviderError) -> None:
 def test_in_stream(kind: str) -> None:
     """An error inside a stream is freed of the key, whatever the wire."""
     wire, body = STREAMS[kind]
-    assert_hidden(failure(Asking(posting(Told(200, body)), check, wire, KEY)))
+    assert_hidden(failure(Asking(posting(Told(200, body)), check, wire, (KEY,))))
 
 
 @pytest.mark.parametrize("wire", [wire for wire, _ in STREAMS.values()], ids=STREAMS)
 def test_at_the_head(wire: Wire) -> None:
     """So is an error answer, and an error with a status of success; the slash may be escaped in its JSON."""
     body = json.dumps({"error": ERROR}).replace("/", "\\/")
-    error = failure(Asking(posting(Told(400, body)), check, wire, KEY))
+    error = failure(Asking(posting(Told(400, body)), check, wire, (KEY,)))
     assert_hidden(error)
     assert error.failure.provider_code == "[key]_error"
     assert error.failure.param == "[key]"
-    assert_hidden(failure(Asking(posting(Told(200, body)), check_json, wire, KEY)))
+    assert_hidden(failure(Asking(posting(Told(200, body)), check_json, wire, (KEY,))))
 
 
 @pytest.mark.parametrize("shown", ["sk-ca***6789", "sk-canar********", "****6789", "sk-can...789", "sk-ca\u2026789"])
 def test_its_ends(shown: str) -> None:
     """The ends of a key, which many hosts repeat with stars between them, are not shown either."""
-    error = without_key(ProviderError(Category.PROVIDER_AUTH, f"Incorrect API key provided: {shown}. See docs."), KEY)
+    error = without_secrets(
+        ProviderError(Category.PROVIDER_AUTH, f"Incorrect API key provided: {shown}. See docs."), (KEY,)
+    )
     assert error.failure.message == "Incorrect API key provided: [key]. See docs."
 
 
@@ -103,13 +105,13 @@ def test_its_ends(shown: str) -> None:
 def test_what_is_no_key(text: str) -> None:
     """Other stars and dots stay."""
     told = ProviderError(Category.BAD_REQUEST, text)
-    assert without_key(told, KEY) is told
+    assert without_secrets(told, (KEY,)) is told
 
 
 def test_what_is_left_of_it() -> None:
     """A key that stands where a message was cut is not shown in part."""
     for before in range(MAX_MESSAGE - len(KEY) - 2, MAX_MESSAGE + 2):
-        error = without_key(ProviderError(Category.QUOTA, "x" * before + KEY + "y" * 99), KEY)
+        error = without_secrets(ProviderError(Category.QUOTA, "x" * before + KEY + "y" * 99), (KEY,))
         assert "sk-" not in error.failure.message
         assert len(error.failure.message) <= MAX_MESSAGE
 
@@ -117,11 +119,11 @@ def test_what_is_left_of_it() -> None:
 def test_what_else_is_said() -> None:
     """Only the words change; an error without the key is the same object, with a key or without."""
     told = ProviderError(Category.QUOTA, f"no {KEY}", retry_after_s=2.0, param="p", provider_code="c", unmapped=418)
-    shown = without_key(told, KEY)
+    shown = without_secrets(told, (KEY,))
     assert (
         shown.failure
         == ProviderError(Category.QUOTA, "no [key]", retry_after_s=2.0, param="p", provider_code="c").failure
     )
     assert shown.unmapped == 418
-    assert without_key(told, None) is told
-    assert without_key(told, "another") is told
+    assert without_secrets(told, ()) is told
+    assert without_secrets(told, ("another",)) is told
