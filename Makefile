@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup serve demo test chaos check bench lock clean .redis .nginx .prometheus
+.PHONY: help setup serve otel demo test chaos check bench lock clean .redis .nginx .prometheus
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,6 +27,9 @@ setup: $(BIN)/.runtime ## create .venv with the command .venv/bin/atlas
 
 serve: $(BIN)/.runtime ## start the gateway on 127.0.0.1:8080 (ARGS="--config atlas.yaml --port 9000")
 	@$(BIN)/atlas serve $(ARGS)
+
+otel: $(BIN)/.runtime ## add OpenTelemetry to .venv, for telemetry.tracing
+	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-otel.lock
 
 demo: $(BIN)/.runtime .redis .nginx ## docker-compose.yml with real processes: two gateways, nginx, Redis; walks through it
 	@$(BIN)/python -m examples.demo
@@ -66,7 +69,8 @@ bench: $(BIN)/.dev ## measure beside nginx in the same run; prints the tables of
 
 lock: $(BIN)/.dev ## resolve the lock files anew (versions at least a week old)
 	@echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -o requirements.lock pyproject.toml -
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -c requirements.lock --group dev -o requirements-dev.lock pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -c requirements.lock --extra otel -o requirements-otel.lock pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -c requirements.lock --group dev --extra otel -o requirements-dev.lock pyproject.toml
 
 clean: ## remove what setup and the tools made
 	@rm -rf $(VENV) *.egg-info .hypothesis .mypy_cache .ruff_cache .import_linter_cache

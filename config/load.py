@@ -13,6 +13,7 @@ from config.environment import environment_layer
 from config.layers import Layer, settings_from
 from config.problems import ConfigError, Loc, Problem
 from config.settings import Settings
+from config.telemetry import from_usual_variables
 from config.yaml_lines import Reading
 
 
@@ -33,7 +34,7 @@ def load(
     above = [flags_layer(host=host, port=port, insecure=insecure), environment_layer(environ)]
     chosen = path is not None or _names_endpoints(above[1])
     below = file_layer(path, environ) if path else Layer() if chosen else catalog_layer(environ)
-    settings = settings_from([*above, below, _redis_layer(environ, [*above, below])])
+    settings = settings_from([*above, below, _redis_layer(environ, [*above, below]), _tracing_layer(environ)])
     if not chosen:
         settings.note(*catalog_notes(environ))
     settings.note(*_warnings(settings))
@@ -80,6 +81,14 @@ def _redis_layer(environ: Mapping[str, str], layers: list[Layer]) -> Layer:
         return Layer()
     loc = ("journal", "url")
     return Layer(data={"journal": {"kind": "redis", "url": url}}, places={loc: "REDIS_URL"}, computed=frozenset({loc}))
+
+
+def _tracing_layer(environ: Mapping[str, str]) -> Layer:
+    """What OpenTelemetry's own variables set."""
+    found = from_usual_variables(environ)
+    loc = ("telemetry", "tracing")
+    places: dict[Loc, str] = {(*loc, name): "OTEL_EXPORTER_OTLP_*" for name in found}
+    return Layer(data={"telemetry": {"tracing": found}} if found else {}, places=places, computed=frozenset(places))
 
 
 def _warnings(settings: Settings) -> Iterator[str]:

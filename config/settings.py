@@ -16,6 +16,7 @@ from config.agents import DEFAULT_AGENTS, Agent, agent_contradictions
 from config.endpoints import Endpoint, Fallback, Limits, Route, Timeouts, contradictions
 from config.keys import Key, Pepper, Tenant, key_contradictions, tenant_contradictions
 from config.section import Section, check_built
+from config.telemetry import Telemetry
 from config.values import Origin, Seconds, Size, Word, is_loopback
 
 __all__ = [
@@ -141,6 +142,7 @@ class Settings(BaseSettings):
     key_pepper: Pepper | None = None
     streams: Streams = Streams()
     usage_drain: UsageDrain = UsageDrain()
+    telemetry: Telemetry = Telemetry()
     agents: tuple[Agent, ...] | None = None
 
     _notes: tuple[str, ...] = PrivateAttr(default=())

@@ -31,6 +31,7 @@ from gateway.api.openapi import describe_hot
 from gateway.api.paths import CHAT, COUNT_TOKENS, MESSAGES
 from gateway.api.sse import Pace
 from gateway.api.stream_tokens import StreamTokens
+from gateway.api.traced import Traced
 from gateway.backing import StartRefused
 from gateway.bookkeeping import Bookkeeping
 from gateway.core.clock import Clock, SystemClock
@@ -48,6 +49,7 @@ from gateway.streams.control import StreamControl
 from gateway.streams.housekeeping import Housekeeper
 from gateway.streams.hub import Hub
 from gateway.telemetry.metrics import CIRCUIT_STATES, Metrics
+from gateway.traced_streams import TracedStreams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from gateway.backing import Backing
     from gateway.pool.settlement import OnSettled
     from gateway.streams.journal import Journal
+    from gateway.streams.lifecycle import Record
 
 MOCK = "mock"
 
@@ -112,7 +115,8 @@ def create(
     metrics = Metrics(__version__)
     backing = from_settings.backing(settings, clock, metrics)
     journal, hub = backing.journal, Hub(backing.fleet)
-    upstreams = Upstreams()
+    tracer = from_settings.tracer(settings)
+    upstreams = Upstreams(tracer=tracer, propagates=frozenset(settings.telemetry.tracing.propagate))
     models = groups(settings, metrics, clock, upstreams)
     pool = Pool(models, upstreams.checks)
     control = _control(journal, hub, clock, metrics)
@@ -120,7 +124,9 @@ def create(
         backing.ledger, from_settings.plans(settings), clock, hub.fleet.rid,
         on_denied=lambda stage: metrics.budget_denials(stage).inc(),
     )  # fmt: skip
-    bookkeeping = Bookkeeping(Books(prices(settings), clock), metrics, clock, (budgets.on_settled, on_settled))
+    traced = None if tracer is None else TracedStreams(tracer)
+    told = (budgets.on_settled, on_settled) if traced is None else (budgets.on_settled, on_settled, traced.settled)
+    bookkeeping = Bookkeeping(Books(prices(settings), clock), metrics, clock, told)
     agents, board = catalog(settings), Board(lambda agent, seconds: metrics.agent_step_seconds(agent).observe(seconds))
     runs = Runs(RouteTable(models), bookkeeping, board, clock, lambda agent, end: metrics.agent_runs(agent, end).inc())
     routes = RouteTable([*models, *runs.routes(agents)])
@@ -132,6 +138,8 @@ def create(
     keyring = from_settings.keyring(settings, clock)
     revocations = keys.Revocations(keyring, pipeline, control)
     pipeline.on_owned = revocations.owned
+    if traced is not None:
+        _trace(pipeline, traced)
     backing.attach(hub, Recovery(pipeline), revocations.revoked)
     services = Services(
         pipeline=pipeline,
@@ -155,7 +163,8 @@ def create(
     app.services, app.drain = services, drain
     app.reload = Reload(settings, services, pool, agents, runs, upstreams)
     app.edge = Edge(services, _hot(services), app.framework)
-    app.entrance = for_browsers(app.edge, settings.server.cors_origins)
+    inner = app.edge if tracer is None else Traced(app.edge, tracer, app.edge.hot)
+    app.entrance = for_browsers(inner, settings.server.cors_origins)
     for router in (
         *_stream_routers(services),
         pool_api.router(pool, clock),
@@ -167,6 +176,17 @@ def create(
     errors.install(app)
     check_declared(app.routes)
     return app
+
+
+def _trace(pipeline: Pipeline, traced: TracedStreams) -> None:
+    """Let the traces know what becomes of streams."""
+    on_owned = pipeline.on_owned
+
+    def owned(record: Record) -> None:
+        traced.owned(record)
+        on_owned(record)
+
+    pipeline.on_owned, pipeline.on_ended, pipeline.on_control = owned, traced.ended, traced.controlled
 
 
 def _control(journal: Journal, hub: Hub, clock: Clock, metrics: Metrics) -> StreamControl:
@@ -207,6 +227,8 @@ def _lifespan(pipeline: Pipeline, keeper: Housekeeper, upstreams: Upstreams, dra
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await backing.check()
+        if upstreams.tracer is not None:
+            upstreams.tracer.start()
         async with asyncio.TaskGroup() as below:
             standing = [
                 below.create_task(backing.run(), name="backing"),
@@ -227,6 +249,8 @@ def _lifespan(pipeline: Pipeline, keeper: Housekeeper, upstreams: Upstreams, dra
                 task.cancel()
         pipeline.tasks = None
         await upstreams.aclose()
+        if upstreams.tracer is not None:
+            await upstreams.tracer.stop()
 
     return lifespan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.api import PREFIX
+from gateway import __version__
 from gateway.api.auth import Key, Keyring
 from gateway.backing import InMemory, InRedis, SharedJournal
 from gateway.core.keys import parse_digest
@@ -13,6 +14,7 @@ from gateway.pool.plan import Limits, Plans, configured
 from gateway.streams.ground import Policy
 from gateway.streams.housekeeping import Rhythm
 from gateway.streams.journal_memory import Bounds
+from gateway.telemetry.tracing import INSTALL, TRACES_PATH, Tracer, TracingOptions, is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +55,24 @@ def keyring(settings: Settings, clock: Clock) -> Keyring:
 
     pepper = "" if settings.key_pepper is None else settings.key_pepper.get_secret_value()
     return Keyring(map(key, settings.keys), pepper.encode(), clock)
+
+
+def tracer(settings: Settings) -> Tracer | None:
+    """Where traces go; None while nobody wants them.
+
+    Raises:
+        ValueError: the extra is not installed.
+    """
+    found = settings.telemetry.tracing
+    if found.endpoint is None:
+        return None
+    if not is_installed():
+        msg = f"telemetry.tracing.endpoint is set, but {INSTALL}"
+        raise ValueError(msg)
+    headers = {name: value.get_secret_value() for name, value in found.headers.items()}
+    url = found.endpoint.rstrip("/").removesuffix(TRACES_PATH) + TRACES_PATH
+    options = TracingOptions(url=url, headers=headers, ratio=found.ratio, service=found.service)
+    return Tracer(options, __version__)
 
 
 def backing(settings: Settings, clock: Clock, metrics: Metrics) -> Backing:

@@ -108,12 +108,15 @@ class Pipeline:
         self.recoverable = recoverable
         self._on_pause_expiry: Literal["cancel", "resume"] = on_pause_expiry
         self._ground = Ground(
-            hub=hub, journal=journal, policy=policy, clock=clock, on_end=self._ended, spawn=self.spawn
-        )
+            hub=hub, journal=journal, policy=policy, clock=clock, on_end=self._ended, spawn=self.spawn,
+            on_control=self._controlled,
+        )  # fmt: skip
         self.tasks: asyncio.TaskGroup | None = None
         self.draining = False
         self._owners = itertools.count(1)
         self.on_owned: Callable[[Record], None] = lambda _record: None  # told of each stream that is owned here
+        self.on_control: Callable[[str, str, str | None], None] = lambda _sid, _op, _reason: None  # see `Ground`
+        self.on_ended: Callable[[Session, End], None] = lambda _session, _end: None  # ... and of its end, settled
 
     async def open(self, request: ChatRequest, raw: bytes, principal: Principal, options: Options) -> Opened:
         """Begin a stream for `request`, or come back to the one that the same idempotency key began.
@@ -275,6 +278,7 @@ class Pipeline:
         """Settle a stream: the bill of each leg, metrics, one log line; returns what its status shows from now on."""
         self.bookkeeping.settle(session.stats, session.source, payer_of(session.record), end)
         self.budgets.close(session.sid)
+        self.on_ended(session, end)
         facts, channel = session.facts(), session.channel
         self._count(session, end, facts["metrics"]["wasted_tokens"])
         _log_end(session, end, facts)
@@ -285,6 +289,9 @@ class Pipeline:
             "malformed_events": malformed(session.source),
         }
         return facts
+
+    def _controlled(self, sid: str, op: str, reason: str | None) -> None:
+        self.on_control(sid, op, reason)
 
     def _count(self, session: Session, end: End, wasted_tokens: int) -> None:
         metrics, stats, route = self._metrics, session.stats, session.record.route

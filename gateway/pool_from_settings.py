@@ -24,13 +24,15 @@ from gateway.pool.usage_drain import DrainPolicy, UsageDrain
 from gateway.providers._account import request_headers, url_below
 from gateway.providers.mock import MODELS as MOCK_MODELS
 from gateway.providers.mock import MockProvider
+from gateway.traced_streams import TracedStreams
 from gateway.upstream.contract import Timeouts
 from gateway.upstream.fixed_headers import FixedHeaders
+from gateway.upstream.traced import Propagating, TracedProvider
 from gateway.upstream.transport import Transport
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from config.settings import Endpoint as EndpointSettings
     from config.settings import Route as RouteSettings
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from gateway.core.errors import Category
     from gateway.pool.breaker import BreakerState
     from gateway.telemetry.metrics import Metrics
+    from gateway.telemetry.tracing import Tracer
     from gateway.upstream.contract import Provider
     from gateway.upstream.transport import Headers, Url
 
@@ -47,11 +50,16 @@ MOCK = "mock"
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """What must be run with the app, by the endpoint's name, and closed at its end."""
+    """What must be run with the app, by the endpoint's name, and closed at its end.
+
+    With a `tracer` the calls of endpoints are traced; those that it `propagates` to are told the trace's id.
+    """
 
     checks: dict[str, HealthCheck] = field(default_factory=dict[str, HealthCheck])
     providers: list[Provider] = field(default_factory=list["Provider"])
     replaced: list[Provider] = field(default_factory=list["Provider"])
+    tracer: Tracer | None = None
+    propagates: frozenset[str] = frozenset()
     watching: list[asyncio.Task[None]] = field(default_factory=list["asyncio.Task[None]"])
 
     def watch(self, tasks: asyncio.TaskGroup) -> None:
@@ -89,7 +97,7 @@ def groups(settings: Settings, metrics: Metrics, clock: Clock, upstreams: Upstre
     Raises:
         ValueError: an endpoint names a kind that does not exist, a route such a strategy.
     """
-    observers = _observers(metrics)
+    observers = _observers(metrics, upstreams.tracer)
 
     def group(model: str, endpoints: tuple[Endpoint, ...], **policy: Any) -> ProviderGroup:
         return ProviderGroup(
@@ -115,11 +123,11 @@ def groups(settings: Settings, metrics: Metrics, clock: Clock, upstreams: Upstre
     ]  # fmt: skip
     if settings.mock.enabled:
         taken = {found.model for found in groups}
-        groups += [group(model, (endpoint,)) for model, endpoint in _mocks() if model not in taken]
+        groups += [group(model, (endpoint,)) for model, endpoint in _mocks(upstreams) if model not in taken]
     return groups
 
 
-def _observers(metrics: Metrics) -> dict[str, Any]:
+def _observers(metrics: Metrics, tracer: Tracer | None) -> dict[str, Any]:
     """Who is told how a route's attempts fare, as `pool.route.Route` names them."""
 
     def on_attempt(endpoint: str, outcome: str, seconds: float) -> None:
@@ -141,24 +149,40 @@ def _observers(metrics: Metrics) -> dict[str, Any]:
     def on_hedge(endpoint: str, result: str) -> None:
         metrics.hedges(endpoint, result).inc()
 
+    traced = None if tracer is None else TracedStreams(tracer)
     return {
-        "on_attempt": on_attempt,
+        "on_attempt": on_attempt if traced is None else _both(on_attempt, traced.attempted),
         "on_hedge": on_hedge,
         "on_unmapped": on_unmapped,
         "on_malformed": on_malformed,
         "on_retry": on_retry,
-        "on_fallback": on_fallback,
+        "on_fallback": on_fallback if traced is None else _both(on_fallback, traced.fell_back),
     }
 
 
-def _mocks() -> Iterator[tuple[str, Endpoint]]:
+def _both(first: Callable[..., None], second: Callable[..., None]) -> Callable[..., None]:
+    def told(*what: Any) -> None:
+        first(*what)
+        second(*what)
+
+    return told
+
+
+def _traced(name: str, keyed: tuple[Provider, ...], upstreams: Upstreams) -> tuple[Provider, ...]:
+    """The adapters of an endpoint, told to the trace where there are traces."""
+    return keyed if upstreams.tracer is None else tuple(TracedProvider(each, name) for each in keyed)
+
+
+def _mocks(upstreams: Upstreams) -> Iterator[tuple[str, Endpoint]]:
     """The mock's models. Its faults are what it is asked for: it is never given a rest for them."""
     mock = MockProvider()
     known = {name: Candidate(name, random.Random(), Standing(rests=False)) for name in (*MOCK_MODELS, MOCK)}
     for name in MOCK_MODELS:
-        yield name, Endpoint(name=name, provider=mock, model=name, candidate=known[name])
+        keyed = _traced(name, (mock,), upstreams)
+        yield name, Endpoint(name=name, provider=mock, keyed=keyed, model=name, candidate=known[name])
     # Fault names carry numbers, so any of them must be found; the ones above are those that are listed.
-    yield "mock-*", Endpoint(name=MOCK, provider=_MockByName(mock), model="*", candidate=known[MOCK])
+    keyed = _traced(MOCK, (by_name := _MockByName(mock),), upstreams)
+    yield "mock-*", Endpoint(name=MOCK, provider=by_name, keyed=keyed, model="*", candidate=known[MOCK])
 
 
 def _count_move(metrics: Metrics, endpoint: str, state: BreakerState) -> None:
@@ -212,7 +236,7 @@ def _endpoint(
     found: EndpointSettings, clock: Clock, upstreams: Upstreams, costs: PriceList, drain: UsageDrain | None
 ) -> Endpoint:
     timeouts = Timeouts(**found.timeouts.model_dump())
-    transport = _transport(found, timeouts)
+    transport = _transport(found, timeouts, propagates=found.name in upstreams.propagates)
     secrets: list[str | None] = [key.get_secret_value() for key in found.keys]
     secrets = secrets or [None]
     keyed = tuple(_provider(found, secret, transport, clock) for secret in secrets)
@@ -224,8 +248,9 @@ def _endpoint(
         policy = HealthPolicy(**found.health.model_dump(exclude={"path"}))
         upstreams.checks[found.name] = HealthCheck(candidate, partial(ask_for, transport, *asked), policy, clock)
     return Endpoint(
-        name=found.name, provider=keyed[0], keyed=keyed, candidate=candidate, model=found.model, timeouts=timeouts,
-        stops_on_close=found.stops_on_close, usage_drain=None if found.stops_on_close else drain,
+        name=found.name, provider=keyed[0], keyed=_traced(found.name, keyed, upstreams), candidate=candidate,
+        model=found.model, timeouts=timeouts, stops_on_close=found.stops_on_close,
+        usage_drain=None if found.stops_on_close else drain,
         continuation=Continuation(found.continuation), echoes=bool(found.quirks.get("echoes")),
     )  # fmt: skip
 
@@ -298,9 +323,10 @@ def _provider(found: EndpointSettings, key: str | None, transport: Transport, cl
     return provider
 
 
-def _transport(found: EndpointSettings, timeouts: Timeouts) -> Transport:
+def _transport(found: EndpointSettings, timeouts: Timeouts, *, propagates: bool = False) -> Transport:
     tls = (found.base_url or "").startswith("https:")
     headers = {name: value.get_secret_value() for name, value in found.headers.items()}
-    if headers:
-        return FixedHeaders(timeouts, headers, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
+    if headers or propagates:
+        kind = Propagating if propagates else FixedHeaders
+        return kind(timeouts, headers, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
     return Transport(timeouts, tls=tls, proxy=found.proxy, ca_file=found.ca_file)

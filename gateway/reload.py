@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.pool.routes import Answering
     from gateway.runs import Runs
 
-BOUND = ("server", "journal", "streams")
+BOUND = ("server", "journal", "streams", "telemetry")
 APPLIED = frozenset({"server.log_level"})
 """Of these sections, what whoever runs the process applies by itself."""
 
@@ -45,7 +45,8 @@ class Reload:
         Raises:
             ValueError: they cannot be used, and nothing was changed.
         """
-        services, pipeline, upstreams = self._services, self._services.pipeline, Upstreams()
+        services, pipeline, old = self._services, self._services.pipeline, self._upstreams
+        upstreams = Upstreams(tracer=old.tracer, propagates=old.propagates)
         models = groups(settings, services.metrics, services.clock, upstreams)
         agents, runs = catalog(settings), copy(self._runs)
         runs.models = RouteTable(models)
@@ -57,7 +58,7 @@ class Reload:
         services.keyring.replace(keyring)
         services.routes.replace(routes)
         self._agents.replace(agents)
-        self._upstreams.replace(upstreams, services.tasks)
+        old.replace(upstreams, services.tasks)
         self._pool.replace(models, upstreams.checks)
         pipeline.bookkeeping.books, pipeline.budgets.plans = books, plans
         pipeline.recoverable = from_settings.recoverable(settings)

@@ -26,6 +26,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import RequestError
 from gateway.core.keys import digest, is_key
 from gateway.core.principal import Principal, Scope
+from gateway.telemetry.audit import Refusals
 
 _CARRYING = frozenset({b"authorization", b"x-api-key", b"api-key"})
 CARRIERS = "'Authorization: Bearer <key>', 'x-api-key: <key>' or 'api-key: <key>'"
@@ -51,6 +52,15 @@ class Keyring:
         self._keys = {key.digest[:_INDEXED_BYTES]: key for key in keys}
         self._pepper, self._clock = pepper, clock
         self._revoked: frozenset[str] = frozenset()
+        self._refusals = Refusals(clock)
+
+    def refused(self, error: RequestError, scope: Mapping[str, Any]) -> RequestError:
+        """Somebody is turned away with this error, which is returned."""
+        client: tuple[str, int] | None = scope.get("client")
+        self._refusals.record(
+            error.code or "", status=error.status, client=client and client[0], method=scope["method"]
+        )
+        return error
 
     @property
     def pepper(self) -> bytes:
@@ -141,9 +151,12 @@ class Access:
         """
         who = _NOBODY
         if self.scopes:
-            who = keyring.principal(scope["headers"])
+            try:
+                who = keyring.principal(scope["headers"])
+            except RequestError as error:
+                raise keyring.refused(error, scope) from None
             if self.scopes.isdisjoint(who.scopes):
-                raise self._forbidden()
+                raise keyring.refused(self._forbidden(), scope)
         return admitted(scope, who)
 
     def _forbidden(self) -> RequestError:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from gateway.api.auth import ADMIN
+from gateway.api.auth import ADMIN, principal_of
+from gateway.api.paths import REQUEST_ID
 from gateway.core.errors import RequestError
+from gateway.telemetry.audit import record
 
 if TYPE_CHECKING:
     from gateway.api.auth import Keyring
@@ -47,11 +49,13 @@ def router(keyring: Keyring, backing: Backing) -> APIRouter:
     routes = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[Depends(ADMIN)])
 
     @routes.post("/{key_id}/revoke", summary="Refuse this key everywhere, and cancel what runs in its name")
-    async def revoke(key_id: str) -> Response:
+    async def revoke(request: Request, key_id: str) -> Response:
         if not keyring.knows(key_id):
             msg = f"no key {key_id!r:.64} is configured here"
             raise RequestError(msg, status=404, code="key_not_found", param="key_id")
         await backing.revoke(key_id)
+        who = principal_of(request.scope)
+        record("key.revoke", "revoked", who, revoked=key_id, request=request.scope.get(REQUEST_ID))
         body = {"id": key_id, "object": "key", "revoked": True, "durable": backing.shared}
         return Response(msgspec.json.encode(body), media_type="application/json")
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from gateway.api.auth import ADMIN
+from gateway.api.auth import ADMIN, principal_of
+from gateway.api.paths import REQUEST_ID
+from gateway.telemetry.audit import record
 
 if TYPE_CHECKING:
     from gateway.core.clock import Clock
     from gateway.pool.overview import Pool
+    from gateway.telemetry.audit import Act
 
 
 def router(pool: Pool, clock: Clock) -> APIRouter:
@@ -27,18 +30,28 @@ def router(pool: Pool, clock: Clock) -> APIRouter:
         return _json(pool.shown(clock.monotonic()))
 
     @routes.post("/{endpoint}/enable", summary="Ask this endpoint again, with every key")
-    async def enable(endpoint: str) -> Response:
-        return _json(pool.enable(endpoint, clock.monotonic()))
+    async def enable(request: Request, endpoint: str) -> Response:
+        shown = pool.enable(endpoint, clock.monotonic())
+        _record(request, "pool.enable", endpoint)
+        return _json(shown)
 
     @routes.post("/{endpoint}/disable", summary="Send no new requests there")
-    async def disable(endpoint: str) -> Response:
-        return _json(pool.disable(endpoint, clock.monotonic()))
+    async def disable(request: Request, endpoint: str) -> Response:
+        shown = pool.disable(endpoint, clock.monotonic())
+        _record(request, "pool.disable", endpoint)
+        return _json(shown)
 
     @routes.post("/{endpoint}/probe", summary="Check its health now; the next request may be the breaker's probe")
-    async def probe(endpoint: str) -> Response:
-        return _json(await pool.probe(endpoint, clock.monotonic()))
+    async def probe(request: Request, endpoint: str) -> Response:
+        shown = await pool.probe(endpoint, clock.monotonic())
+        _record(request, "pool.probe", endpoint)
+        return _json(shown)
 
     return routes
+
+
+def _record(request: Request, act: Act, endpoint: str) -> None:
+    record(act, "done", principal_of(request.scope), endpoint=endpoint, request=request.scope.get(REQUEST_ID))
 
 
 def _json(body: dict[str, Any]) -> Response:

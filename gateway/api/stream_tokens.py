@@ -69,9 +69,13 @@ class OrToken(Access):
         keyring: Keyring = request.app.services.keyring
         if len(shown) > 1 or (keyring.asks and carries_credential(request.scope["headers"])):
             msg = "the request carries two credentials; send a key in a header or one ?token=, not both"
-            raise RequestError(msg, code="conflicting_credentials")
+            raise keyring.refused(RequestError(msg, code="conflicting_credentials"), request.scope)
         tokens: StreamTokens = request.app.services.tokens
-        return admitted(request.scope, await tokens.principal(shown[0], request.path_params["stream_id"]))
+        try:
+            who = await tokens.principal(shown[0], request.path_params["stream_id"])
+        except RequestError as error:
+            raise keyring.refused(error, request.scope) from None
+        return admitted(request.scope, who)
 
 
 READ_OR_TOKEN = OrToken(*READ.scopes)

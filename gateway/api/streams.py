@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from gateway.api.auth import CONTROL, READ, principal_of
 from gateway.api.deps import IDEMPOTENCY_KEY, bad_header
 from gateway.api.exchange import Exchange
+from gateway.api.paths import REQUEST_ID
 from gateway.api.sse import Delivery, shared
 from gateway.api.stream_tokens import PARAMETER, READ_OR_TOKEN
 from gateway.core.errors import RequestError, StreamRefused
@@ -22,9 +24,10 @@ from gateway.dialects.native import NativeRenderer
 from gateway.dialects.strict_json import decode_object
 from gateway.streams.journal import JournalError, JournalUnavailable
 from gateway.streams.reader import Reader, resolve
+from gateway.telemetry.audit import record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from starlette.types import Receive, Scope, Send
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from gateway.dialects.catalog import Renderer
     from gateway.streams.control import ControlAnswer
     from gateway.streams.journal import Page
+    from gateway.telemetry.audit import Act
 
 MAX_CONTROL_BODY = 4096
 MAX_REASON = 200
@@ -152,6 +156,7 @@ class StreamRoutes:
         who = principal_of(request.scope)
         sid = (await self._control.page(stream_id, who.tenant, max_bytes=1)).record.sid
         token, expires_at = await self._services.tokens.issue(sid, who)
+        record("stream.token", "issued", who, stream=stream_id, request=request.scope.get(REQUEST_ID))
         answer = {
             "object": "stream.token", "stream": stream_id, "token": token, "expires_at": expires_at,
             "url": f"/v1/streams/{stream_id}/events?{PARAMETER}={token}",
@@ -163,7 +168,7 @@ class StreamRoutes:
         asked = await _asked(request)
         tenant = _tenant(request)
         return await _controlled(
-            self._services, stream_id, tenant,
+            self._services, request, "stream.pause",
             self._control.pause(stream_id, tenant, op_id=asked.op_id, expect_gen=asked.gen, reason=asked.body.reason),
         )  # fmt: skip
 
@@ -172,7 +177,7 @@ class StreamRoutes:
         asked = await _asked(request)
         tenant = _tenant(request)
         return await _controlled(
-            self._services, stream_id, tenant,
+            self._services, request, "stream.resume",
             self._control.resume(stream_id, tenant, op_id=asked.op_id, expect_gen=asked.gen, reason=asked.body.reason),
         )  # fmt: skip
 
@@ -181,7 +186,7 @@ class StreamRoutes:
         asked = await _asked(request)
         tenant = _tenant(request)
         return await _controlled(
-            self._services, stream_id, tenant,
+            self._services, request, "stream.cancel",
             self._control.cancel(
                 stream_id, tenant, op_id=asked.op_id, expect_gen=asked.gen, reason=asked.body.reason,
                 wait_s=asked.body.wait_s,
@@ -191,7 +196,9 @@ class StreamRoutes:
     async def delete(self, request: Request, stream_id: str, force: Annotated[int, Query(ge=0, le=1)] = 0) -> Response:
         """Forget an ended stream."""
         _only(request, {"force"})
-        await self._control.delete(stream_id, _tenant(request), force=bool(force))
+        with _audited(request, "stream.delete"):
+            await self._control.delete(stream_id, _tenant(request), force=bool(force))
+        _record(request, "stream.delete", "deleted")
         return Response(status_code=204)
 
 
@@ -229,10 +236,30 @@ async def _asked(request: Request) -> _Asked:
     return _Asked(body, None if etag is None else int(etag[1]), key)
 
 
-async def _controlled(services: Services, stream_id: str, tenant: str, call: Any) -> Response:
-    """Run a control operation and answer with what it did and the stream's status."""
+@contextmanager
+def _audited(request: Request, act: Act) -> Generator[None]:
+    """What is refused within stands in the audit log, with the reason that the caller is told."""
     try:
-        answer: ControlAnswer = await call
+        yield
+    except RequestError as error:
+        _record(request, act, error.code or "refused")
+        raise
+    except JournalUnavailable:
+        _record(request, act, "unavailable")
+        raise
+
+
+def _record(request: Request, act: Act, result: str) -> None:
+    scope = request.scope
+    record(act, result, principal_of(scope), stream=request.path_params["stream_id"], request=scope.get(REQUEST_ID))
+
+
+async def _controlled(services: Services, request: Request, act: Act, call: Any) -> Response:
+    """Run a control operation and answer with what it did and the stream's status."""
+    stream_id, tenant = request.path_params["stream_id"], _tenant(request)
+    try:
+        with _audited(request, act):
+            answer: ControlAnswer = await call
     except StreamRefused as refused:
         if refused.status in {409, 412}:
             refused.stream = await services.control.status(stream_id, tenant)
@@ -241,6 +268,7 @@ async def _controlled(services: Services, stream_id: str, tenant: str, call: Any
         msg = "the journal cannot be reached: what you asked for has happened, or has not; repeat it"
         headers = {"retry-after": "1"}
         raise RequestError(msg, status=503, code="control_unavailable", type_="server_error", headers=headers) from None
+    _record(request, act, "changed" if answer.changed else "unchanged")
     body: dict[str, Any] = {"changed": answer.changed, "seq": answer.seq}
     if answer.upstream is not None:
         body["upstream"] = answer.upstream

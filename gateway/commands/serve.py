@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from config.problems import ConfigError, Problem
 from gateway.commands.parts import command, file_flags, group
 from gateway.commands.terminal import DONE
+from gateway.telemetry.audit import record
 
 if TYPE_CHECKING:
     import argparse
@@ -124,9 +125,11 @@ class Reloader:
         except (ConfigError, ValueError, OSError, TypeError, ImportError) as error:  # a file, or a class of agents, too
             said = "; ".join(str(error).splitlines())
             log.error("the configuration was not reloaded, the one before stays in force: %s", said)  # noqa: TRY400
+            record("configuration.reload", "refused")
             return
         logging.getLogger("atlas").setLevel(settings.server.log_level.upper())
         counts = (len(settings.endpoints), len(settings.routes), len(settings.keys), len(settings.effective_agents))
+        record("configuration.reload", "done")
         log.info("configuration reloaded: %d endpoints, %d routes, %d keys, %d agents", *counts)
         for note in settings.notes:
             log.warning("configuration: %s", note)

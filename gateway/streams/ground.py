@@ -48,7 +48,8 @@ class Ground:
     """What every session of a process stands on.
 
     `on_end(session, end)` bills a stream that is over, a `streams.session.Session`, and returns what its status shows
-    from then on; it does not touch the journal. `spawn` begins a task that the app owns.
+    from then on; it does not touch the journal. `spawn` begins a task that the app owns. `on_control(sid, op, reason)`
+    is told when the owner learns of a pause, a resume or a cancel.
     """
 
     hub: Hub
@@ -57,4 +58,5 @@ class Ground:
     clock: Clock
     on_end: Callable[[Any, End], Awaitable[dict[str, Any] | None]]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    on_control: Callable[[str, str, str | None], None] = lambda _sid, _op, _reason: None
     unacked: Unacked = field(default_factory=Unacked)

@@ -52,9 +52,7 @@ class Session:
         self, record: Record, source: Source, channel: Channel, ground: Ground, stats: Stats | None = None
     ) -> None:
         clock = ground.clock
-        self.sid, self.record = record.sid, record
-        self.source = source
-        self.channel = channel
+        self.sid, self.record, self.source, self.channel = record.sid, record, source, channel
         self.stats = stats or Stats(clock.monotonic())
         self.closed = asyncio.Event()
         self.end: End | None = None
@@ -261,6 +259,7 @@ class Session:
             return
         self._cancelled, self._cancelled_at = True, self._monotonic()
         self._count_pause()
+        self._ground.on_control(self.sid, "cancel", None if end is None else end.reason)
         if end is not None:
             self.end = end
             if not self.channel.durable:
@@ -332,12 +331,14 @@ class Session:
         self._paused_at = self._monotonic()
         self.stats.held_back()
         hold(self.source)
+        self._ground.on_control(self.sid, "pause", None)
 
     def resumed(self) -> None:
         """A resume was acknowledged: read on, if the pause bound had stopped the reading."""
         self._count_pause()
         self.stats.served_again()
         go_on(self.source)
+        self._ground.on_control(self.sid, "resume", None)
         self._appender.held = 0
         if self._room is not None:
             self._room.set()

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-otel.lock")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -51,6 +51,11 @@ def test_a_lock_names_no_address(lock: str) -> None:
     [
         ("requirements.lock", PROJECT["project"]["dependencies"] + PROJECT["build-system"]["requires"]),
         ("requirements-dev.lock", PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]),
+        ("requirements-dev.lock", PROJECT["project"]["optional-dependencies"]["otel"]),
+        (
+            "requirements-otel.lock",
+            PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["otel"],
+        ),
     ],
 )
 def test_a_lock_satisfies_the_project(lock: str, wanted: list[str]) -> None:
@@ -65,7 +70,9 @@ def test_a_lock_satisfies_the_project(lock: str, wanted: list[str]) -> None:
 
 def test_the_locks_agree() -> None:
     """Tests run with the very versions that are served."""
-    runtime, dev = entries("requirements.lock"), entries("requirements-dev.lock")
-    both = runtime.keys() & dev.keys()
-    assert len(both) >= len(runtime) - 1  # setuptools builds, it is not tested with
-    assert {name for name in both if pinned(runtime[name][0]) != pinned(dev[name][0])} == set()
+    runtime = entries("requirements.lock")
+    for lock in ("requirements-dev.lock", "requirements-otel.lock"):
+        other = entries(lock)
+        both = runtime.keys() & other.keys()
+        assert len(both) >= len(runtime) - 1  # setuptools builds, it is not tested with
+        assert {name for name in both if pinned(runtime[name][0]) != pinned(other[name][0])} == set()
