@@ -27,7 +27,7 @@ from gateway.api.deps import Limits, Services
 from gateway.api.drain import Drain, Others
 from gateway.api.edge import Edge
 from gateway.api.inference import Inference
-from gateway.api.openapi import describe_hot
+from gateway.api.openapi import complete, describe_hot
 from gateway.api.paths import CHAT, COUNT_TOKENS, MESSAGES
 from gateway.api.sse import Pace
 from gateway.api.stream_tokens import StreamTokens
@@ -175,6 +175,7 @@ def create(
         app.include_router(router)
     errors.install(app)
     check_declared(app.routes)
+    complete(app)
     return app
 
 
