@@ -58,12 +58,13 @@ class Ticket:
     """One stream's. `headers` are those of its limits, for the answer.
 
     `meter` is None where nothing stops the stream. `legs` are the bills so far, by leg; `beyond` that one of them is a
-    lower bound. `due`: there is something to ask, `busy`: somebody does; `wanted` tokens are missing at least.
+    lower bound; `earlier` ones were another owner's. `due`: there is something to ask, `busy`: somebody does; `wanted`
+    tokens are missing at least.
     """
 
     __slots__ = (
-        "_cap_nano", "_cap_tokens", "beyond", "busy", "closed", "due", "headers", "legs", "meter", "name", "shares",
-        "tenant", "waiting", "wanted",
+        "_cap_nano", "_cap_tokens", "beyond", "busy", "closed", "due", "earlier", "headers", "legs", "meter", "name",
+        "shares", "tenant", "waiting", "wanted",
     )  # fmt: skip
 
     def __init__(self, name: str, budgets: Sequence[Budget], meter: Meter) -> None:
@@ -74,6 +75,7 @@ class Ticket:
         self.meter = meter if any(budget.stops for budget in budgets) else None
         self.headers: Headers = []
         self.legs: dict[int, Spent] = {}
+        self.earlier = 0
         self.beyond = self.busy = self.closed = self.due = False
         self.wanted = 0
         self.tenant = budgets[0].tenant
@@ -166,8 +168,8 @@ class Ticket:
     def capped(self, request: ChatRequest) -> ChatRequest:
         """The request with the smaller one of the caller's limit and what is left, for each of its choices.
 
-        A caller that set none gets one only where little is left, see `SMALLEST_MODEL_OUTPUT`, and only where the body
-        is not passed on as it came: which name the vendor has for it is not known here. The meter cuts in any case.
+        A caller that set none gets one only where little is left, see `SMALLEST_MODEL_OUTPUT`; adapters know the name
+        that their host has for it. The meter cuts in any case.
         """
         left = max(self._left() // max(request.n, 1), 1)
         wanted = request.max_output_tokens

@@ -59,6 +59,10 @@ class Quirks:
 PLAIN = Quirks()
 
 
+LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+"""What callers name the longest answer."""
+
+
 def request_body(request: ChatRequest, model: str, quirks: Quirks = PLAIN) -> dict[str, Any]:
     """The body to send.
 
@@ -73,6 +77,9 @@ def request_body(request: ChatRequest, model: str, quirks: Quirks = PLAIN) -> di
         del options["include_usage"]
     if options:
         body["stream_options"] = options
+    limit = quirks.name_of("max_tokens")
+    if request.max_output_tokens is not None and limit is not None and LIMITS.isdisjoint(body):
+        body.setdefault(limit, request.max_output_tokens)  # Atlas's own, as its caller named none
     return _with_tail(body, request, quirks) if request.tail else body
 
 
@@ -84,7 +91,7 @@ def _with_tail(body: dict[str, Any], request: ChatRequest, quirks: Quirks) -> di
         body.update(quirks.open_body)
     body["messages"] = [*body["messages"], *turns]
     own_name = quirks.name_of("max_tokens") or "max_tokens"
-    for name in {"max_tokens", "max_completion_tokens", own_name} & body.keys():
+    for name in (LIMITS | {own_name}) & body.keys():
         body[name] = request.max_output_tokens
     return body
 

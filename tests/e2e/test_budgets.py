@@ -114,12 +114,32 @@ def test_one_stream_at_a_time() -> None:
 
 
 def test_the_provider_is_asked_for_no_more_than_is_left() -> None:
-    """The caller's max_tokens is lowered to what its budget has left."""
+    """The caller's limit is lowered to what its budget has left; who named none gets one, by the host's name for it."""
 
     async def scenario() -> None:
         key = made("acme", budgets=[{"tokens": 60, "per": "month"}])
+        for named, preset, sent in (
+            ({"max_tokens": 5000}, {}, "max_tokens"),
+            ({"max_completion_tokens": 5000}, {}, "max_completion_tokens"),
+            ({}, {}, "max_tokens"),
+            ({}, {"preset": "openai"}, "max_completion_tokens"),  # its reasoning models refuse the other one
+        ):
+            async with house(Plan(tokens=5), endpoint=preset, **keyed(key)) as it:
+                await it.ask(key.headers(), **named)
+                body = json.loads(it.up.requests[0].body)
+                assert 30 <= body[sent] <= 55
+                assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
+
+    run(scenario())
+
+
+def test_who_has_plenty_left_is_not_limited() -> None:
+    """A caller that named no limit gets none while more is left than any model is sure to take for a limit."""
+
+    async def scenario() -> None:
+        key = made("acme", budgets=[{"tokens": 100_000, "per": "month"}])
         async with house(Plan(tokens=5), **keyed(key)) as it:
-            await it.ask(key.headers(), max_tokens=5000)
-            assert 30 <= json.loads(it.up.requests[0].body)["max_tokens"] <= 55
+            await it.ask(key.headers())
+            assert not {"max_tokens", "max_completion_tokens"} & json.loads(it.up.requests[0].body).keys()
 
     run(scenario())
