@@ -88,6 +88,10 @@ class Session:
         """Run the control samples. Raises MeasureError."""
         return self._result(self.spawn("bench.control", plan), control.Result, plan.limit_s)
 
+    def alone(self, module: str) -> Figures:
+        """Figures that a module finds out by itself. Raises MeasureError."""
+        return self._result(self.spawn(module, msgspec.defstruct("Nothing", ())()), Figures, 0.0)
+
     def spawn(self, module: str, plan: msgspec.Struct) -> subprocess.Popen[bytes]:
         """Start a module with its plan on the load's core."""
         command = [sys.executable, "-m", module, msgspec.json.encode(plan).decode()]
@@ -315,6 +319,13 @@ def control_effect(session: Session, target: Target) -> Figures:
     return figures
 
 
+def pool(session: Session, target: Target) -> Figures:
+    """What the pool costs by itself; it knows of no target, so that it is measured beside one of them only."""
+    if target.name != "atlas":
+        return {}
+    return session.alone("bench.pool")
+
+
 def _others_cpu_s(session: Session, known: list[int]) -> float:
     """Seconds used on both cores by processes that are neither these nor our children that have ended."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -331,4 +342,5 @@ MEASURES: dict[str, Callable[[Session, Target], Figures]] = {
     "translation": translation,
     "sustained": sustained,
     "control": control_effect,
+    "pool": pool,
 }

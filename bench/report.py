@@ -88,6 +88,10 @@ _ROWS = (
     Row(key="cancel_upstream_p99_ms", label="cancel: upstream socket closed, p99 ms", must=_at(20), stretch=_at(5)),
     Row(key="cancel_upstream_p50_ms", label="cancel: upstream socket closed, p50 ms"),
     Row(key="resume_p99_ms", label="resume to next chunk, p99 ms"),
+    Row(key="pool_selection_us", label="pool: selection over 50 endpoints, slowest strategy, us", must=_at(30)),
+    Row(key="pool_upkeep_us", label="pool: breaker and statistics, us per request", must=_at(3)),
+    Row(key="pool_budget_us", label="pool: budgets, us per chunk", must=_at(2)),
+    Row(key="pool_fallback_ms", label="pool: added by a fallback before content, ms", digits=3, must=_at(5)),
     Row(key="start_s", label="start to ready, s", must=_at(1.5), stretch=_at(0.7)),
 )
 
