@@ -16,6 +16,7 @@ from gateway.bookkeeping import payer_of
 from gateway.core.chat import ChatRequest
 from gateway.core.errors import Category, ProviderError, RequestError
 from gateway.core.ids import show_sid
+from gateway.core.principal import Principal
 from gateway.pool.continuation import Level
 from gateway.pool.delivered import Delivered
 from gateway.streams.journal import ExpiredStream, UnknownStream
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gateway.core.usage import Usage
     from gateway.pipeline import Pipeline
     from gateway.streams.lifecycle import Record
+    from gateway.streams.source import Source
     from gateway.upstream.contract import Batch
 
 log = logging.getLogger("atlas.streams")
@@ -61,15 +63,39 @@ class Recovery:
             return False
         lost = ProviderError(Category.OWNER_LOST, LOST)
         source = group.continue_from(request, delivered, lost, level=Level(memo.fallback))
-        if source is None or not await self._claim(record, tail, owner := pipeline.new_owner()):
+        if source is None:
             return False
-        page = await pipeline.journal.read(record.sid, tail, 1)
-        if page.record.owner != owner:
-            return True  # it ended, or somebody claimed it from us
-        session = pipeline.adopt(page, source, request, stats)
-        session.request_id, session.key, session.recoverable = memo.request_id, memo.key, True
+        adopted = False
+        try:
+            source = await self._held_to_budgets(record, request, source, len(stats.legs))
+            if not await self._claim(record, tail, owner := pipeline.new_owner()):
+                return False
+            page = await pipeline.journal.read(record.sid, tail, 1)
+            if page.record.owner != owner:
+                return True  # it ended, or somebody claimed it from us
+            session = pipeline.adopt(page, source, request, stats)
+            session.request_id, session.key, session.recoverable = memo.request_id, memo.key, True
+            adopted = True
+        except RequestError as refused:
+            log.warning("is not gone on with: %s", refused.message, extra={"stream": show_sid(record.sid)})
+            return False
+        finally:
+            if not adopted:
+                pipeline.budgets.close(record.sid)
         log.warning("goes on with the stream of a replica that is gone", extra={"stream": show_sid(record.sid)})
         return True
+
+    async def _held_to_budgets(self, record: Record, request: ChatRequest, source: Source, legs: int) -> Source:
+        """The source, held to what the budgets of the stream's key and tenant have left; its own was with its owner.
+
+        Raises:
+            RequestError: nothing is left, or nobody knows.
+        """
+        pipeline = self._pipeline
+        account = pipeline.bookkeeping.account(pipeline.routes.find(request.model), request)
+        payer = Principal(tenant=record.tenant, key_id=record.key_id)
+        ticket = await pipeline.budgets.readmit(record.sid, payer, request, account, legs)
+        return source if ticket is None else pipeline.budgets.metered(source, ticket)
 
     async def took(self, record: Record) -> Took | None:
         """What the log says of a stream that only ends here; None if its route or its log is gone.

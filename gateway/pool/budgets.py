@@ -95,7 +95,29 @@ class Budgets:
             BudgetExceeded: a budget is used up, or has too little left for the prompt.
             RequestError: 429 a rate limit, 403 the price of the model is not known, 503 the ledger does not answer.
         """
-        budgets = (*self.plans.of(who), *own)
+        return await self._let_in(sid, (*self.plans.of(who), *own), request, account)
+
+    async def readmit(
+        self, sid: str, who: Principal, request: ChatRequest, account: Account, legs: int
+    ) -> Ticket | None:
+        """Let a stream go on that lost its owner after so many legs; what further ones take is charged.
+
+        Limits of how many may begin do not hold it up. What the owner took and had not charged is charged to nobody:
+        a prompt and a block at most.
+
+        Raises:
+            BudgetExceeded: a budget is used up, or has too little left for the prompt.
+            RequestError: as `admit`.
+        """
+        budgets = tuple(budget for budget in self.plans.of(who) if budget.stops)
+        ticket = await self._let_in(sid, budgets, request, account)
+        if ticket is not None:
+            ticket.earlier = legs
+        return ticket
+
+    async def _let_in(
+        self, sid: str, budgets: tuple[Budget, ...], request: ChatRequest, account: Account
+    ) -> Ticket | None:
         if not budgets:
             return None
         counts_usd = any(budget.unit is Unit.USD for budget in budgets)
@@ -125,7 +147,9 @@ class Budgets:
         """
         name = settlement.stream
         ticket = self._open.get(name) or self._beyond.get(name)
-        if ticket is None or (ticket.closed and (name in self._open or settlement.leg not in ticket.legs)):
+        if ticket is None or 1 <= settlement.leg <= ticket.earlier:
+            return
+        if ticket.closed and (name in self._open or settlement.leg not in ticket.legs):
             return
         ticket.beyond = ticket.beyond or settlement.billed_beyond
         usage, cost = settlement.usage, settlement.cost_usd
