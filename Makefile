@@ -38,7 +38,7 @@ test: $(BIN)/.dev .redis .nginx .prometheus ## run all tests (ARGS="-k pause" fo
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 chaos: $(BIN)/.dev .redis .nginx ## the tests of several replicas with the full figures, which it prints (six minutes)
-	@ATLAS_CHAOS=full $(BIN)/python -m pytest -s -p no:xdist tests/replicas $(ARGS)
+	@ATLAS_CHAOS=full $(BIN)/python -m pytest -s -p no:xdist tests/replicas tests/properties/test_breaker.py $(ARGS)
 
 # The tests start redis-server themselves. Root gets it installed; others are told how by the tests that need it.
 .redis:

@@ -178,6 +178,62 @@ def test_another_key_first() -> None:
     run(scenario())
 
 
+def test_a_flapping_provider() -> None:
+    """One that goes down for seconds again and again is probed twice each time, and asked first again within 10 s."""
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with house(Plan(), Plan(), clock=clock) as it:
+            for _ in range(3):
+                it.up.default = UNREADABLE
+                asked = len(it.up.requests)
+                for step in range(28):  # seven seconds
+                    assert await answered_by(it) == "up2", step
+                    clock.advance(0.25)
+                assert 5 <= len(it.up.requests) - asked <= 5 + 2  # what opens the breaker, and the probes
+                it.up.default = Plan()
+                for _ in range(40):
+                    clock.advance(0.25)
+                    if await answered_by(it) == "up":
+                        break
+                else:
+                    raise AssertionError("it was not asked again")
+
+    run(scenario())
+
+
+def test_a_rate_limit_without_a_time() -> None:
+    """A 429 that says nothing of a time is not repeated there: the next endpoint answers, and the key rests a while."""
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with house(Plan(), Plan(), clock=clock) as it:
+            it.up.script = [refusing(429, code="rate_limit_exceeded")]
+            assert [await answered_by(it) for _ in range(3)] == ["up2"] * 3
+            assert len(it.up.requests) == 1
+            clock.advance(300.01)
+            assert await answered_by(it) == "up"
+
+    run(scenario())
+
+
+def test_a_silent_provider_is_not_asked_twice() -> None:
+    """Who gives no first token in time costs that time once: the next one is asked, and alone it is a 504."""
+
+    async def scenario() -> None:
+        own = {"timeouts": {"first_token_s": 0.1}}
+        silent = Plan(hold_headers=Gate())
+        async with house(silent, Plan(), endpoint=own) as it:
+            assert await answered_by(it) == "up2"
+            assert len(it.up.requests) == 1
+        async with house(silent, endpoint=own) as it:
+            answer = await it.ask()
+            assert (answer.status, answer.json["error"]["code"]) == (504, "timeout_first_token")
+            assert len(it.up.requests) == 1
+
+    run(scenario())
+
+
 def test_a_spent_quota_is_hit_once_a_key() -> None:
     """Each key of a spent account is refused once, and nobody asks again before it may be filled up."""
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from gateway.pool.breaker import BreakerPolicy, BreakerState, CircuitBreaker
+from tests.replicas.figures import figure
 
 POLICY = BreakerPolicy(jitter=0.0)
 WEIGHTS = ["ignores", "probe", "ratio", "counts", "opens"]
@@ -154,4 +155,4 @@ class Breakers(RuleBasedStateMachine):
 
 
 TestBreakers = Breakers.TestCase
-TestBreakers.settings = settings(max_examples=500, stateful_step_count=40, deadline=None)
+TestBreakers.settings = settings(max_examples=figure(500, 10_000), stateful_step_count=40, deadline=None)
