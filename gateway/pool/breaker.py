@@ -17,7 +17,7 @@ Oddities, on purpose:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +158,7 @@ class CircuitBreaker:
             "open_for_s": None if self.reason is None else round(max(0.0, self.blocked_until - now), 3),
             "failures_in_a_row": max(self._row, self._cuts),
             "window": {"samples": good + failed, "failures": failed},
+            "policy": asdict(self._policy),
         }
 
     def _count(self, now: float, weight: Weight, *, after_content: bool, last_closed: bool) -> None:

@@ -81,5 +81,6 @@ def _route(route: Route, now: float) -> dict[str, Any]:
         "strategy": selector.name,
         "candidates": [each.name for each in selector.candidates],
         "last_choices": selector.recent(now),
+        "repeats_left": int(route.repeats.balance),
         "hedge": None if route.hedging is None else route.hedging.shown(),
     }

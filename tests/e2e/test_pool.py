@@ -91,6 +91,7 @@ def test_an_endpoint_that_fails_is_left_alone_and_probed() -> None:
             assert len(it.up.requests) == 3
             shown = (await pool_of(it))["up"]
             assert (shown["usable"], shown["blocked"], shown["breaker"]["state"]) == (False, "breaker open", "open")
+            assert (shown["breaker"]["policy"]["failures"], shown["breaker"]["policy"]["open_max_s"]) == (3, 300)
             samples = await metrics(it)
             assert total(samples, "atlas_circuit_state", 'endpoint="up"') == 2
             assert total(samples, "atlas_endpoint_up", 'endpoint="up"') == 0
