@@ -4,12 +4,12 @@ Two are there without any configuration, on the mock: `assistant`, which looks w
 `team`, which plans and lets two workers do the steps. A list of one's own replaces them, an empty one has none.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from config.problems import Loc
+from config.problems import Loc, did_you_mean
 from config.section import Section
 from config.values import Name, Seconds, Word
 
@@ -96,14 +96,39 @@ DEFAULT_AGENTS = (
 )
 
 
-def agent_contradictions(agents: Sequence[Agent]) -> Iterator[tuple[Loc, str]]:
-    """What does not go together in a list of agents, with its place."""
+def agent_contradictions(agents: Sequence[Agent], models: Sequence[str]) -> Iterator[tuple[Loc, str]]:
+    """What does not go together in a list of agents, with its place; `models` may end in `*`."""
     names = [agent.name for agent in agents]
+    team = {agent.name: agent.workers for agent in agents}
     for at, agent in enumerate(agents):
         if agent.name in names[:at]:
-            yield ("agents", at, "name"), f"there are two agents {agent.name!r}"
+            yield ("agents", at, "name"), f"{agent.name!r} is taken by agents[{names.index(agent.name)}]"
+        for member in ("route", "classifier"):
+            model = getattr(agent, member)
+            if model is not None and not _is_served(model, models):
+                yield ("agents", at, member), f"there is no route {model!r}{did_you_mean(model, models)}"
         for number, worker in enumerate(agent.workers):
             if worker not in names:
-                yield ("agents", at, "workers", number), f"there is no agent {worker!r}"
+                yield ("agents", at, "workers", number), f"there is no agent {worker!r}{did_you_mean(worker, names)}"
         if agent.kind == "controller" and not agent.workers:
             yield ("agents", at, "workers"), "a controller needs workers"
+        if circle := _circle(agent.name, team):
+            yield ("agents", at, "workers"), f"{agent.name!r} works for itself: {' -> '.join(circle)}"
+
+
+def _is_served(model: str, models: Sequence[str]) -> bool:
+    return any(model == known or (known.endswith("*") and model.startswith(known[:-1])) for known in models)
+
+
+def _circle(name: str, team: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The way from an agent through its workers back to it, the shortest; empty if there is none."""
+    ways, seen = [(name,)], set[str]()
+    while ways:
+        way = ways.pop(0)
+        for worker in team.get(way[-1], ()):
+            if worker == name:
+                return (*way, name)
+            if worker not in seen:
+                seen.add(worker)
+                ways.append((*way, worker))
+    return ()

@@ -95,3 +95,6 @@ def _warnings(settings: Settings) -> Iterator[str]:
     """What the operator should know of, though it is allowed."""
     if "*" in settings.server.allowed_hosts:
         yield "server.allowed_hosts is *: requests are answered under any Host name"
+    used = {name for route in settings.routes for name in route.endpoints}
+    if idle := [endpoint.name for endpoint in settings.endpoints if endpoint.name not in used]:
+        yield f"no route names these endpoints: {', '.join(idle)}"

@@ -159,6 +159,11 @@ class Settings(BaseSettings):
             return self.agents
         return DEFAULT_AGENTS if self.mock.enabled else ()
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What requests can name, agents apart; wildcards end in `*`."""
+        return (*(("mock", "mock-*") if self.mock.enabled else ()), *(route.model for route in self.routes))
+
     def note(self, *lines: str) -> None:
         """Add lines; for the loader, before anybody else holds these settings."""
         self._notes = (*self._notes, *lines)
@@ -178,7 +183,7 @@ class Settings(BaseSettings):
                 *contradictions(self.endpoints, self.routes),
                 *key_contradictions(self.keys, self.key_pepper),
                 *tenant_contradictions(self.tenants, self.keys),
-                *agent_contradictions(self.agents or ()),
+                *agent_contradictions(self.agents or (), self.models),
             )
         ]
         if found:

@@ -14,7 +14,7 @@ from config.process import process_environment
 from gateway import __version__
 from gateway.commands import agents, completion, doctor, keys, litellm, pool, serve, streams
 from gateway.commands.errors import CommandError
-from gateway.commands.parts import HEADING, Help
+from gateway.commands.parts import HEADING, Help, Parser
 from gateway.commands.terminal import USAGE, Terminal
 
 _DESCRIPTION = """A self-hosted gateway in front of LLM providers.
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="atlas", description=_DESCRIPTION, formatter_class=Help)
+    parser = Parser(prog="atlas", description=_DESCRIPTION, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"atlas {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar=HEADING, title="commands")
     for each in (serve, doctor, streams, pool, agents, keys, litellm):

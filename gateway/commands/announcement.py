@@ -31,16 +31,17 @@ def startup_text(settings: Settings, url: str) -> str:
     return "\n".join(lines)
 
 
-def summary_text(settings: Settings) -> str:
-    """What `atlas check` says of settings that are valid."""
+def summary_text(settings: Settings, exposure: str | None = None) -> str:
+    """What `atlas check` says of settings that are valid; `exposure` is why they are not served as they are."""
     facts = [
         ("server", f"{settings.server.host}:{settings.server.port}"),
         ("journal", settings.journal.kind),
         ("mock", "enabled" if settings.mock.enabled else "disabled"),
         *(("endpoint", f"{each.name}: {each.kind}, model {each.model}") for each in settings.endpoints),
         *(("route", f"{route.model}: {', '.join(route.endpoints)}") for route in settings.routes),
+        *(("agent", f"{each.name}: {each.kind}, asks {each.route}") for each in settings.effective_agents),
         *(("key", f"{key.id}: tenant {key.tenant}, {', '.join(key.scopes)}") for key in settings.keys),
-        *(("note", note) for note in settings.notes),
+        *(("note", note) for note in (*settings.notes, *filter(None, [exposure]))),
     ]
     return "\n".join(["The configuration is valid.", *_table(facts)])
 

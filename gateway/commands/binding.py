@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 BACKLOG = 2048
 
 
-def refuse_exposure(settings: Settings) -> None:
-    """Raise ConfigError if other machines could reach a gateway that asks nobody for a key."""
+def exposure(settings: Settings) -> str | None:
+    """Why a gateway with these settings is not served: other machines could reach it, and nobody is asked for a key."""
     host = settings.server.host
-    if not settings.keys and not settings.server.insecure and not is_loopback(host):
-        message = (
-            f"{host} can be reached from other machines, and no keys are configured; make one with "
-            "`atlas keys create --tenant NAME`, bind to 127.0.0.1, or serve everybody with --insecure"
-        )
+    if settings.keys or settings.server.insecure or is_loopback(host):
+        return None
+    return (
+        f"{host} can be reached from other machines, and no keys are configured; make one with "
+        "`atlas keys create --tenant NAME`, bind to 127.0.0.1, or serve everybody with --insecure"
+    )
+
+
+def refuse_exposure(settings: Settings) -> None:
+    """Raise ConfigError where there is an `exposure`."""
+    if (message := exposure(settings)) is not None:
         raise ConfigError([Problem(where="serve", loc=("server", "host"), message=message)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from gateway.commands.finding import Level
@@ -34,6 +35,7 @@ def add(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from gateway.commands.findings import examine  # noqa: PLC0415  it loads the configuration
 
+    logging.getLogger("atlas").addHandler(logging.NullHandler())  # what is wrong is a finding, said once
     found = examine(arguments.config, terminal.environ, ask_providers=not arguments.offline)
     wrong = sum(each.level is Level.WRONG for each in found)
     if arguments.json:

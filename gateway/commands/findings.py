@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from config.load import file_layer, load
 from config.problems import ConfigError
-from gateway.commands.binding import base_url, listen, refuse_exposure
+from gateway.commands.building import build
+from gateway.commands.binding import base_url, exposure, listen
 from gateway.commands.errors import BindError, Refused, Unreachable
 from gateway.commands.finding import Finding, note, ok, wrong
 from gateway.commands.reachability import look_around
@@ -34,6 +35,7 @@ def examine(path: Path | None, environ: Mapping[str, str], *, ask_providers: boo
     found = list(_file(path, environ))
     try:
         settings = load(path, environ)
+        build(settings)
     except ConfigError as error:
         return [*found, *(wrong("configuration", str(problem)) for problem in error.problems)]
     named = "the defaults and the environment" if path is None else str(path)
@@ -116,10 +118,8 @@ def _atlas_at(url: str) -> str | None:
 
 
 def _exposure(settings: Settings) -> Iterator[Finding]:
-    try:
-        refuse_exposure(settings)
-    except ConfigError as error:
-        yield wrong("access", str(error.problems[0].message))
+    if (message := exposure(settings)) is not None:
+        yield wrong("access", message)
         return
     if settings.server.insecure and not settings.keys:
         yield note("access", "everybody who reaches this address is served, without a key", "see `atlas keys create`")
@@ -146,9 +146,6 @@ def _keys(settings: Settings) -> Iterator[Finding]:
 def _models(settings: Settings) -> Iterator[Finding]:
     if not settings.routes and not settings.mock.enabled:
         yield wrong("models", "there are none: no routes, and the mock is off", "name some under routes")
-    used = {name for route in settings.routes for name in route.endpoints}
-    if idle := [each.name for each in settings.endpoints if each.name not in used]:
-        yield note("models", f"no route names these endpoints: {', '.join(idle)}")
 
 
 def _descriptors(_: Settings) -> Iterator[Finding]:

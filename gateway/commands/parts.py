@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway.commands.client import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE
+from gateway.commands.terminal import USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +26,17 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=100)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a command that was left out with the commands that there are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and how to write it; exits with 2."""
+        if message.endswith(f"required: {HEADING}"):
+            self.print_help(sys.stderr)
+            self.exit(USAGE)
+        super().error(message)
 
 
 def command(commands: Commands, name: str, summary: str, run: Run | None = None, **options: Any) -> Any:

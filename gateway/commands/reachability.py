@@ -49,7 +49,8 @@ async def _journal(settings: Settings) -> list[Finding]:
         async with asyncio.timeout(REDIS_S):
             return await _redis(link)
     except LinkDown as error:
-        return [wrong("redis", f"{link.shown} cannot be reached: {error}", "start it, or set journal.degrade")]
+        why = str(error).rstrip(".")
+        return [wrong("redis", f"{link.shown} cannot be reached ({why})", "start it, or set journal.degrade")]
     except TimeoutError:
         return [wrong("redis", f"{link.shown} did not answer within {REDIS_S:g} s")]
 

@@ -7,7 +7,7 @@ import gc
 import logging
 from typing import TYPE_CHECKING
 
-from config.problems import ConfigError, Problem
+from config.problems import ConfigError
 from gateway.commands.parts import command, file_flags, group
 from gateway.commands.terminal import DONE
 from gateway.telemetry.audit import record
@@ -48,8 +48,12 @@ def add(commands: Commands) -> None:
 def _check(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from config.load import load  # noqa: PLC0415  commands that ask a gateway start in half the time without it
     from gateway.commands.announcement import summary_text  # noqa: PLC0415
+    from gateway.commands.binding import exposure  # noqa: PLC0415
+    from gateway.commands.building import build  # noqa: PLC0415
 
-    terminal.say(summary_text(load(arguments.config, terminal.environ)))
+    settings = load(arguments.config, terminal.environ)
+    build(settings)
+    terminal.say(summary_text(settings, exposure(settings)))
     return DONE
 
 
@@ -96,16 +100,13 @@ def _tune_process(settings: Settings) -> None:
 
 def _server(settings: Settings, read: Callable[[], Settings], signals: Signals, url: str, terminal: Terminal) -> Server:
     """A server of these settings, which says so once it answers; `read` gives those of a reload."""
-    # `check` and `config show` start in half the time without the web framework
+    # `config show` starts in half the time without the web framework
     from gateway.api.serving import Server, server_config  # noqa: PLC0415
-    from gateway.app import create  # noqa: PLC0415
     from gateway.commands.announcement import startup_text  # noqa: PLC0415
     from gateway.commands.binding import BACKLOG  # noqa: PLC0415
+    from gateway.commands.building import build  # noqa: PLC0415
 
-    try:
-        app = create(settings)
-    except ValueError as error:  # an endpoint's kind, an agent's class or route: what only building it can tell
-        raise ConfigError([Problem(where="configuration", message=str(error))]) from None
+    app = build(settings)
     text = startup_text(settings, url)
     reload = Reloader(lambda: app.reload, read)
     return Server(server_config(app, BACKLOG), app.drain, signals, lambda: terminal.show(text + "\n"), reload)

@@ -87,6 +87,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("atlas 0.")
 
 
+@pytest.mark.parametrize(("argv", "listed"), [([], "start the gateway"), (["keys"], "make a key"), (["agents"], "run")])
+def test_no_command(argv: list[str], listed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who leaves the command out is told which there are."""
+    with pytest.raises(SystemExit) as caught:
+        main(argv, {})
+    assert caught.value.code == 2
+    assert listed in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argv", [[], ["nonsense"], ["config"], ["serve", "--port", "x"], ["keys"], ["keys", "create"]])
 def test_wrong_command_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong command line exits with 2 and says how to write it, on stderr."""
@@ -128,14 +137,50 @@ def test_config_show_is_redacted(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sk-secret" not in out
 
 
-def test_check_does_not_load_the_server() -> None:
-    """`atlas check` starts quickly: it imports neither the web framework nor the HTTP client."""
+def test_show_does_not_load_the_server() -> None:
+    """`atlas config show` starts quickly: it imports neither the web framework nor the HTTP client."""
     code = (
-        "import sys; from gateway.cli import main; main(['check'], {});"
+        "import sys; from gateway.cli import main; main(['config', 'show'], {});"
         "sys.exit(', '.join({'fastapi', 'uvicorn', 'aiohttp', 'httpx', 'redis'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == "\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("agents: [{name: a, kind: task_aware, route: mocc-fast}]", "agents[0].route: there is no route 'mocc-fast'"),
+        ("agents: [{name: a, kind: worker, route: mock, classifier: x}]", "agents[0].classifier: there is no route"),
+        ("agents: [{name: a, kind: no.such.Thing, route: mock}]", "agent 'a': 'no.such.Thing' is neither task_aware"),
+        (
+            "agents: [{name: a, kind: controller, route: mock, workers: [b]}, "
+            "{name: b, kind: controller, route: mock, workers: [a]}]",
+            "agents[0].workers: 'a' works for itself: a -> b -> a",
+        ),
+        ("endpoints: [{name: e, kind: openai_chatt, base_url: http://x, model: m}]", "no provider kind 'openai_chatt'"),
+    ],
+)
+def test_check_refuses_what_serve_refuses(
+    file: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`atlas check` finds what only building the gateway can tell, agents included, and `serve` says the same."""
+    path = tmp_path / "atlas.yaml"
+    path.write_text(file)
+    answers = []
+    for command in (["check"], ["serve", "--port", "0"]):
+        assert main([*command, "--config", str(path)], {}) == 2
+        answers.append(capsys.readouterr().err)
+    assert said in answers[0]
+    assert answers[0] == answers[1]
+
+
+def test_check_tells_what_serve_would_refuse_without_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An address that others reach is valid with `--insecure` only: `atlas check` says so."""
+    path = tmp_path / "atlas.yaml"
+    path.write_text("server: {host: 0.0.0.0}")
+    assert main(["check", "--config", str(path)], {}) == 0
+    assert "0.0.0.0 can be reached from other machines, and no keys are configured" in capsys.readouterr().out
 
 
 def test_serve_announces_itself(served: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,7 +132,7 @@ def test_nothing_to_serve(examine: Any) -> None:
     sections = endpoint("http://127.0.0.1:1") | {"routes": [], "mock": {"enabled": False}}
     found = examine("--offline", **sections)
     assert found.said("wrong", "models").startswith("there are none")
-    assert found.said("note", "models") == "no route names these endpoints: up"
+    assert found.said("note", "configuration") == "no route names these endpoints: up"
 
 
 def test_providers_are_asked_without_cost(examine: Any) -> None:
