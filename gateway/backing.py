@@ -258,8 +258,8 @@ class InRedis:
             report = await check(self._link)
         except LinkDown as error:
             if not self._place.degrade:
-                why = f"Redis at {self._link.shown} cannot be reached ({str(error).rstrip('.')}); start it, or set journal.degrade"
-                raise StartRefused(why) from error
+                why = f"Redis at {self._link.shown} cannot be reached ({str(error).rstrip('.')})"
+                raise StartRefused(f"{why}; start it, or set journal.degrade") from error
             log.warning("started without Redis: streams are served, and cannot be resumed until it is there")
             return
         for warning in report.warnings:

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from gateway.api.paths import ANTHROPIC_VERSION, REQUEST_ID, dialect_of
+from gateway.api.paths import ANTHROPIC_VERSION, REQUEST_ID, dialect_of, instead_of
 from gateway.core.errors import RequestError
 from gateway.dialects.openai_errors import retry_headers
 from gateway.streams.journal import JournalUnavailable
@@ -57,7 +57,8 @@ async def _http(request: Request, error: Exception) -> Response:
     where = f"{request.method} {request.url.path}"
     match status:
         case 404:
-            message, code = f"{where:.256} is not served here", "not_found"
+            hint = instead_of(request.url.path)
+            message, code = f"{where:.256} is not served here" + (f"; {hint}" if hint else ""), "not_found"
         case 405:
             allow = headers.get("Allow") or headers.get("allow") or ""
             message, code = f"{where:.256} is not allowed; allowed: {allow}", "method_not_allowed"

@@ -22,7 +22,8 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.core.errors import AtlasError, RequestError
-from gateway.dialects.openai_errors import request_body
+from gateway.core.ids import RequestIds
+from gateway.dialects.openai_errors import request_body, retry_headers
 
 HEAD_S, IDLE_S, BODY_S, SEND_S = 10, 10, 35, 60
 """Seconds: for a head from its first byte; between two requests; for a body, which the routes themselves bound to 30;
@@ -139,7 +140,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  ours says more
-        """Refuse what was read, in OpenAI's shape, and close; with what `_refusal` says, if it says something."""
+        """Refuse what was read, with what `_refusal` says, if it says something, and close."""
         error = self._refusal or _bad("this is not HTTP/1.1 as RFC 9112 has it")
         cycle: Any = self.cycle
         if cycle is not None and not cycle.response_complete:
@@ -151,8 +152,12 @@ class HardenedProtocol(HttpToolsProtocol):
         self._say(error)
 
     def _say(self, error: RequestError) -> None:
-        body = msgspec.json.encode(request_body(error))
-        fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode("ascii"))]
+        # whose client this is may be unknown as yet: OpenAI's reads `error`, Anthropic's `type` beside it
+        body = msgspec.json.encode({"type": "error", **request_body(error)})
+        fields = [
+            (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode("ascii")),
+            (b"x-request-id", RequestIds().new().encode("ascii")), *retry_headers(retry=error.status == 408),
+        ]  # fmt: skip
         # the server's own may hold a `connection: close` of theirs
         own = [field for field in self.server_state.default_headers if field[0] != b"connection"]
         lines = [b"%b: %b\r\n" % field for field in (*own, *fields, (b"connection", b"close"))]

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from config.load import file_layer, load
 from config.problems import ConfigError
-from gateway.commands.building import build
 from gateway.commands.binding import base_url, exposure, listen
+from gateway.commands.building import build
 from gateway.commands.errors import BindError, Refused, Unreachable
 from gateway.commands.finding import Finding, note, ok, wrong
 from gateway.commands.reachability import look_around

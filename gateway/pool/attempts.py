@@ -127,6 +127,7 @@ class Attempts:
         cause = error if error is None or isinstance(error, ProviderError) else self._late or error
         if isinstance(cause, ProviderError):
             self._count_unmapped(self.endpoint, cause)
+            self.attempts[-1] = f"{self.endpoint.name}: ok, then {cause.category}"
             self._group.on_broken(self.endpoint.name, cause.category)
         self._leave_trial(cause)
         await answering.leave(kind, error, traceback)

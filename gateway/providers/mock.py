@@ -30,6 +30,7 @@ from gateway.core.usage import Usage
 from gateway.providers._mock_schema import smallest
 from gateway.providers._mock_text import Spoken, prose, tokens
 from gateway.providers._mock_values import SchemaError
+from gateway.upstream.classify import by_status
 from gateway.upstream.contract import Batch
 
 MODELS = (
@@ -75,19 +76,6 @@ _PARIS = Tool(
 Fault: TypeAlias = Literal["cut", "stall", "error", "no-end", "garbage"]
 Manner: TypeAlias = Literal["tools", "thinks", "refuses", "empty"]
 Events: TypeAlias = Iterator[SourceEvent]
-
-_STATUS = {
-    401: Category.PROVIDER_AUTH,
-    402: Category.QUOTA,
-    403: Category.PROVIDER_PERMISSION,
-    404: Category.MODEL_NOT_FOUND,
-    413: Category.TOO_LARGE,
-    424: Category.UPSTREAM_5XX,
-    429: Category.RATE_LIMITED,
-    503: Category.OVERLOADED,
-    504: Category.TIMEOUT_FIRST_TOKEN,
-    529: Category.OVERLOADED,
-}
 
 
 def serves(model: str) -> bool:
@@ -193,7 +181,7 @@ def _manner(match: re.Match[str]) -> Manner | None:
 
 
 def _refusal(status: int) -> ProviderError:
-    category = _STATUS.get(status, Category.UPSTREAM_5XX if status >= 500 else Category.BAD_REQUEST)
+    category = Category.TIMEOUT_FIRST_TOKEN if status == 504 else by_status(status)
     return ProviderError(
         category,
         f"the mock answers {status}, as the model's name asks",

@@ -232,6 +232,32 @@ def test_wrong_methods_and_routes(method: str, path: str, status: int) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/v1/responses", "; use /v1/chat/completions"),
+        ("/v1/complete", "; use /v1/messages"),
+        ("/chat/completions", "; did you mean /v1/chat/completions?"),
+        ("/v1/v1/messages", "; did you mean /v1/messages?"),
+        ("/v1/chat/completions/", "; did you mean /v1/chat/completions?"),
+        ("/v1/embeddings", ""),
+    ],
+)
+def test_what_to_ask_instead(path: str, hint: str) -> None:
+    """Who asks another API of the vendor, or has set the base URL wrong, is told what is served, in its own shape."""
+
+    async def scenario() -> None:
+        async with house() as it:
+            message = f"POST {path} is not served here{hint}"
+            assert check(await it.call("POST", path, json={}), 404, "not_found")["message"] == message
+            if "messages" in path:
+                answer = await it.call("POST", path, {"anthropic-version": "2023-06-01"}, json={})
+                assert answer.json["type"] == "error"
+                assert answer.json["error"] == {"type": "not_found_error", "message": message, "code": "not_found"}
+
+    run(scenario())
+
+
 def test_unknown_models_list_what_exists() -> None:
     """A model that does not exist is a 404 that says which ones do."""
 

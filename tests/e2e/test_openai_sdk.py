@@ -376,6 +376,8 @@ def test_the_sdk_raises_on_a_broken_stream() -> None:
             with pytest.raises(openai.APIError) as caught:
                 await _collect(stream, chunks)
             assert caught.value.code == "stream_broken"
+            body: Any = caught.value.body
+            assert body["attempts"] == ["up: ok, then stream_broken"]
             text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
             assert 0 < tokens_seen(1, text) < 20
 

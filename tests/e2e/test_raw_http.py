@@ -133,7 +133,10 @@ def test_ambiguous(case: str) -> None:
                 await client.send(AMBIGUOUS[case] + GET + HOST + b"\r\n")
                 answer = await client.head()
                 assert (answer.status, answer.headers["connection"]) == (400, "close")
-                assert json.loads(await answer.read())["error"]["code"] == "bad_http"
+                body = json.loads(await answer.read())
+                assert (body["type"], body["error"]["code"]) == ("error", "bad_http")
+                assert answer.headers["x-should-retry"] == "false"
+                assert answer.headers["x-request-id"].startswith("req_")
                 assert await answers(client, b"") == []
             assert it.up.requests == []
 

@@ -154,8 +154,9 @@ def test_show_does_not_load_the_server() -> None:
         ("agents: [{name: a, kind: worker, route: mock, classifier: x}]", "agents[0].classifier: there is no route"),
         ("agents: [{name: a, kind: no.such.Thing, route: mock}]", "agent 'a': 'no.such.Thing' is neither task_aware"),
         (
-            "agents: [{name: a, kind: controller, route: mock, workers: [b]}, "
-            "{name: b, kind: controller, route: mock, workers: [a]}]",
+            """agents:
+              - {name: a, kind: controller, route: mock, workers: [b]}
+              - {name: b, kind: controller, route: mock, workers: [a]}""",
             "agents[0].workers: 'a' works for itself: a -> b -> a",
         ),
         ("endpoints: [{name: e, kind: openai_chatt, base_url: http://x, model: m}]", "no provider kind 'openai_chatt'"),

@@ -12,6 +12,7 @@ from gateway.core.chat import ChatRequest, Message, OpaquePart, TextPart, Tool, 
 from gateway.core.errors import Category, ProviderError
 from gateway.core.events import Finish, Reasoning, Refusal, SourceEvent, Text, ToolCall, UsageReport
 from gateway.providers.mock import MODELS, MockProvider, serves
+from gateway.upstream.classify import by_status
 from tests.support.run import run
 
 if TYPE_CHECKING:
@@ -356,22 +357,10 @@ def test_thinks(limit: int | None, thoughts: int, words: int) -> None:
 
 @pytest.mark.parametrize("status", range(400, 600))
 def test_status_has_the_category_of_the_table(status: int) -> None:
-    """Every status is an error of its category, raised on entering; 429 says when to come back."""
-    special = {
-        401: Category.PROVIDER_AUTH,
-        402: Category.QUOTA,
-        403: Category.PROVIDER_PERMISSION,
-        404: Category.MODEL_NOT_FOUND,
-        413: Category.TOO_LARGE,
-        424: Category.UPSTREAM_5XX,
-        429: Category.RATE_LIMITED,
-        503: Category.OVERLOADED,
-        504: Category.TIMEOUT_FIRST_TOKEN,
-        529: Category.OVERLOADED,
-    }
+    """Every status is an error of the category that a provider's has; 429 says when to come back."""
     call = Call(f"mock-{status}")
     assert call.error is not None
-    assert call.error.category is special.get(status, Category.BAD_REQUEST if status < 500 else Category.UPSTREAM_5XX)
+    assert call.error.category is (Category.TIMEOUT_FIRST_TOKEN if status == 504 else by_status(status))
     assert call.error.failure.retry_after_s == (1 if status == 429 else None)
     assert not call.batches
 
