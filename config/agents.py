@@ -122,7 +122,8 @@ def _is_served(model: str, models: Sequence[str]) -> bool:
 
 def _circle(name: str, team: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """The way from an agent through its workers back to it, the shortest; empty if there is none."""
-    ways, seen = [(name,)], set[str]()
+    ways: list[tuple[str, ...]] = [(name,)]
+    seen = set[str]()
     while ways:
         way = ways.pop(0)
         for worker in team.get(way[-1], ()):
