@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = Parser(prog="atlas", description=_DESCRIPTION, formatter_class=Help)
+    parser = Parser(prog="atlas", description=_DESCRIPTION, formatter_class=Help)
     parser.add_argument("--version", action="version", version=f"atlas {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar=HEADING, title="commands")
     for each in (serve, doctor, streams, pool, agents, keys, litellm):

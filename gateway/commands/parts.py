@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gateway.commands.terminal import Terminal
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  argparse has no public name for it
+    Commands = argparse._SubParsersAction[Any]  # noqa: SLF001  argparse has no public name for it
     Run = Callable[[argparse.Namespace, Terminal], int]
 
 HEADING = "COMMAND"
