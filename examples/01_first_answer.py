@@ -22,7 +22,8 @@ def main() -> None:
                         print(choice["delta"].get("content") or "", end="", flush=True)
             stream = answer.headers["x-atlas-stream-id"]
         shown = client.get(f"/v1/streams/{stream}").raise_for_status().json()
-        print(f"\n\n{stream}: {shown['state']}, {shown['usage']['output_tokens']} tokens, ${shown['cost_usd']}")
+        cost = "no price known" if shown["cost_usd"] is None else f"${shown['cost_usd']:g}"
+        print(f"\n\n{stream}: {shown['state']}, {shown['usage']['output_tokens']} tokens, {cost}")
         print("first token after", shown["metrics"]["ttft_ms"], "ms, by", shown["legs"][0]["endpoint"])
 
 

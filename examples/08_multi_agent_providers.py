@@ -75,7 +75,7 @@ def main() -> None:
                     print("  -- resumed:", client.post(f"/v1/streams/{run}/resume").json()["stream"]["state"])
         shown = client.get(f"/v1/streams/{run}").raise_for_status().json()
         print(f"\n\n{run}: {shown['state']}, {len(shown['run']['calls'])} calls,",
-              f"{shown['usage']['output_tokens']} tokens, ${shown['cost_usd']}")  # fmt: skip
+              f"{shown['usage']['output_tokens']} tokens, ${shown['cost_usd'] or 0:g}")  # fmt: skip
         if shown["state"] == "failed":
             raise SystemExit(shown["error"]["message"])
 

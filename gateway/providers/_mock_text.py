@@ -65,6 +65,7 @@ _CLOSINGS = tuple(
 )
 
 _QUOTED_WORDS, _QUOTED_CHARACTERS = 8, 24
+_TAG = re.compile(r"</?\w+>")
 _TOKEN = re.compile(r"\s*\S+")
 
 # Words that say what to do, not what about.
@@ -114,8 +115,8 @@ def tokens(text: str) -> Iterator[str]:
 
 
 def _quoted(question: str) -> list[str]:
-    """The first few words of the question, the last one marked if there were more."""
-    words = question.split(maxsplit=_QUOTED_WORDS)
+    """The first few words of the question, the last one marked if there were more; agents' tags are not words."""
+    words = [word for word in question.split(maxsplit=2 * _QUOTED_WORDS) if not _TAG.fullmatch(word)]
     quoted = [word[:_QUOTED_CHARACTERS] for word in words[:_QUOTED_WORDS]]
     if len(words) > _QUOTED_WORDS:
         quoted[-1] += "..."

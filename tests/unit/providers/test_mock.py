@@ -212,6 +212,7 @@ def test_answer_quotes_the_question() -> None:
     """The answer begins with the first words of what was asked, and long ones are cut."""
     assert Call("mock", request("Why is\nthe sky blue?")).text().startswith('You asked: "Why is the sky blue?".')
     assert Call("mock", request("a b c d e f g h i j")).text().startswith('You asked: "a b c d e f g h...".')
+    assert Call("mock", request("<step>\nPlan it.\n</step>")).text().startswith('You asked: "Plan it.".')
     assert Call("mock", request("x" * 10_000)).text().startswith(f'You asked: "{"x" * 24}".')
     assert Call("mock", request("")).text().startswith('You asked: "nothing".')
 
