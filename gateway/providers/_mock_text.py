@@ -65,7 +65,7 @@ _CLOSINGS = tuple(
 )
 
 _QUOTED_WORDS, _QUOTED_CHARACTERS = 8, 24
-_TAG = re.compile(r"</?\w+>")
+_TAG = re.compile(r"</?[\w-]+>")
 _TOKEN = re.compile(r"\s*\S+")
 
 # Words that say what to do, not what about.
