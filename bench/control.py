@@ -27,7 +27,10 @@ _STREAM_ID = b"\r\nx-atlas-stream-id:"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """`samples` streams of `model`, `at_once` at a time; no sample begins after `limit_s`."""
+    """`samples` streams of `model`, `at_once` at a time; no sample begins after `limit_s`.
+
+    Control is asked of `control_port`, where that is not 0: of another replica than the one that serves the stream.
+    """
 
     port: int
     upstream_port: int
@@ -35,6 +38,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     at_once: int
     limit_s: float
+    control_port: int = 0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +160,7 @@ class Prober:
         await stream.next_chunk()
         if not stream.stream_id:
             raise ValueError("the answer has no x-atlas-stream-id")
-        channel = await Channel.open(self._plan.port, stream.stream_id)
+        channel = await Channel.open(self._plan.control_port or self._plan.port, stream.stream_id)
         try:
             await asyncio.sleep(self._random.uniform(0.1, 0.2))
             await self._pause(stream, channel)

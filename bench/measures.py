@@ -17,7 +17,8 @@ from typing import TypeVar
 import msgspec
 
 from bench import control, load, proc
-from bench.targets import Rig, Target, direct
+from bench.redis_memory import bytes_per_event
+from bench.targets import Rig, StartError, Target, another, direct
 from bench.wire import Wire
 
 Figures = dict[str, float]
@@ -29,6 +30,8 @@ _LIMIT_P99_MS = 20.0
 _LADDER = (600, 500, 400)  # streams: 30,000, 25,000 and 20,000 chunks a second
 _BUSY = 0.9
 _GRACE_S = 45.0
+_SLOW_RATE = 20
+_LOG_TOKENS = 300
 
 
 class MeasureError(Exception):
@@ -266,15 +269,15 @@ def _holds(result: load.Result, streams: int) -> bool:
 
 
 @contextmanager
-def _background(session: Session, target: Target, window_s: float) -> Iterator[int]:
-    """400 paced streams that are up when the block begins and are cut when it ends; gives their process."""
-    script = f"bench-p{_RATE}-{round((window_s + 4) * _RATE)}"
+def _background(session: Session, target: Target, window_s: float, streams: int, rate: int) -> Iterator[int]:
+    """Paced streams that are up when the block begins and are cut when it ends; gives their process."""
+    script = f"bench-p{rate}-{round((window_s + 4) * rate)}"
     plan = load.Plan(
         kind="hold",
         port=target.port,
         model=target.prefix + script,
         script=script,
-        streams=400,
+        streams=streams,
         ramp_s=1.5,
         window_s=window_s + 3,
         settle_s=5,
@@ -292,10 +295,37 @@ def _background(session: Session, target: Target, window_s: float) -> Iterator[i
 
 def control_effect(session: Session, target: Target) -> Figures:
     """Milliseconds from pause and cancel to their effect, under p400's load; Atlas only."""
-    if not target.is_atlas:
+    return _control(session, target, 400, _RATE, target.port) if target.is_atlas else {}
+
+
+def control_elsewhere(session: Session, target: Target) -> Figures:
+    """Milliseconds from control at another replica to its effect, with 300 streams open; Atlas over Redis only."""
+    if not target.redis_port:
         return {}
+    try:
+        with another(target, session.rig) as other:
+            figures = _control(session, target, 300, _SLOW_RATE, other.port)
+    except StartError as error:
+        raise MeasureError(f"the second replica: {error}") from error
+    return {f"elsewhere_{name}": value for name, value in figures.items()}
+
+
+def redis_memory(session: Session, target: Target) -> Figures:
+    """What Redis keeps for a token event, in 100 logs of 300 tokens, each an entry; Atlas over Redis only."""
+    if not target.redis_port:
+        return {}
+    script = f"bench-p{_RATE}-{_LOG_TOKENS}"
+    session.drive(target, script, kind="hold", streams=100, ramp_s=0.5, warm_s=0.0, window_s=1.0)
+    found = bytes_per_event(target.redis_port, _LOG_TOKENS)
+    if not found:
+        raise MeasureError("no log of that length is in Redis")
+    return {"redis_event_bytes": found}
+
+
+def _control(session: Session, target: Target, streams: int, rate: int, control_port: int) -> Figures:
+    """The samples of `bench.control`, taken while so many other streams are open."""
     limit_s = session.scale.samples * 0.12 + 4
-    with _background(session, target, limit_s) as behind:
+    with _background(session, target, limit_s, streams, rate) as behind:
         plan = control.Plan(
             port=target.port,
             upstream_port=session.rig.upstream_port,
@@ -303,6 +333,7 @@ def control_effect(session: Session, target: Target) -> Figures:
             samples=session.scale.samples,
             at_once=8,
             limit_s=limit_s,
+            control_port=control_port,
         )
         known = [behind, session.rig.upstream_pid, *(pid for group in target.watched().values() for pid in group)]
         begin, before = monotonic(), _others_cpu_s(session, known)
@@ -343,4 +374,6 @@ MEASURES: dict[str, Callable[[Session, Target], Figures]] = {
     "sustained": sustained,
     "control": control_effect,
     "pool": pool,
+    "elsewhere": control_elsewhere,
+    "redis_memory": redis_memory,
 }

@@ -102,6 +102,15 @@ _REDIS_ROWS = {
 _REDIS_ALSO = (
     Row(key="p400_cpu_us", label=f"{_CHUNK}, against the memory journal", must=_at(1.4, "atlas")),
     Row(key="p400_redis_us", label="Redis' own CPU us per chunk, p400"),
+    Row(key="elsewhere_pause_p50_ms", label="pause at another replica, 300 streams, p50 ms", must=_at(15)),
+    Row(key="elsewhere_pause_p99_ms", label="pause at another replica, 300 streams, p99 ms", must=_at(100)),
+    Row(key="elsewhere_resume_p50_ms", label="resume at another replica, to next chunk, p50 ms"),
+    Row(key="elsewhere_resume_p99_ms", label="resume at another replica, to next chunk, p99 ms"),
+    Row(key="elsewhere_cancel_answer_p50_ms", label="cancel at another replica, answered, p50 ms", must=_at(15)),
+    Row(key="elsewhere_cancel_answer_p99_ms", label="cancel at another replica, answered, p99 ms", must=_at(100)),
+    Row(key="elsewhere_cancel_reader_p50_ms", label="cancel at another replica: reader's end, p50 ms"),
+    Row(key="elsewhere_cancel_reader_p99_ms", label="cancel at another replica: reader's end, p99 ms"),
+    Row(key="redis_event_bytes", label="bytes in Redis per token event", digits=1, must=_at(45)),
 )
 
 
@@ -209,5 +218,8 @@ def rig_lines(samples: Samples) -> Iterator[str]:
             yield f"- {name}: requests: the target's core {figures['request_core']:.0%} busy"
         if "control_others" in figures:
             yield f"- {name}: pause and cancel: others used {figures['control_others']:.0%} of a core"
+        if figures.get("elsewhere_pause_after_answer"):
+            after = figures["elsewhere_pause_after_answer"]
+            yield f"- {name}: {after:.0f} chunks came after their pause was answered by another replica"
         if figures.get("pause_after_answer"):
             yield f"- {name}: {figures['pause_after_answer']:.0f} chunks came after their pause was answered"

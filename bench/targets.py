@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.proc import pinned, tree
@@ -77,7 +77,10 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A running gateway; `prefix` goes before the upstream's model name, only Atlas' streams can be controlled."""
+    """A running gateway; `prefix` goes before the upstream's model name, only Atlas' streams can be controlled.
+
+    `redis_port` is that of the Redis that keeps its journal, 0 without one.
+    """
 
     name: str
     port: int
@@ -85,6 +88,7 @@ class Target:
     is_atlas: bool = False
     start_s: float = 0.0
     processes: dict[str, int] = field(default_factory=dict)
+    redis_port: int = 0
 
     def watched(self) -> dict[str, list[int]]:
         """Groups of processes to be counted: `target`, and `redis` where there is one."""
@@ -193,12 +197,20 @@ def start(name: str, where: Rig, files: int) -> Iterator[Target]:
         with _atlas(name, where, "{kind: memory}") as target:
             yield target
     else:
-        with (
-            _redis(where) as (port, pid),
-            _atlas(name, where, f'{{kind: redis, url: "redis://{HOST}:{port}/0"}}') as target,
-        ):
+        with _redis(where) as (port, pid), _atlas(name, where, _over(port)) as target:
             target.processes["redis"] = pid
-            yield target
+            yield replace(target, redis_port=port)
+
+
+@contextmanager
+def another(target: Target, where: Rig) -> Iterator[Target]:
+    """Another replica over the same Redis, on the same core. Raises StartError."""
+    with _atlas(f"{target.name}-2", where, _over(target.redis_port)) as other:
+        yield other
+
+
+def _over(redis_port: int) -> str:
+    return f'{{kind: redis, url: "redis://{HOST}:{redis_port}/0"}}'
 
 
 @contextmanager

@@ -218,9 +218,8 @@ class StreamControl:
         begun, (pause_s, most_s) = loop.time(), WORD_POLL_S
         try:
             owner = (await self._journal.known(before.sid)).record.owner
-            alive = await self._fleet.is_alive(owner)
             while (await self._journal.known(before.sid)).closed_by != owner:
-                if not alive:
+                if not await self._fleet.is_alive(owner):  # it may die while it is waited for
                     return "unknown" if before.kept is None else "none"
                 if loop.time() - begun + pause_s > wait_s:
                     return "closing"

@@ -168,7 +168,7 @@ class Journal(Protocol):
 
         Raises:
             UnknownStream: no record.
-            ExpiredStream: a record without log.
+            ExpiredStream: a record without log. A FINISH that names the record's gen is kept in it all the same.
         """
         ...
 

@@ -22,7 +22,7 @@ from gateway.streams.journal import (
     Page,
     UnknownStream,
 )
-from gateway.streams.lifecycle import Answer, Record, Step, apply
+from gateway.streams.lifecycle import Answer, Record, Step, apply, end_without_log
 
 ENTRY_OVERHEAD = 200
 """What an entry costs in memory beside its data, bytes (CPython 3.11: object, ids, list slot)."""
@@ -119,7 +119,9 @@ class MemoryJournal:
 
     async def step(self, sid: str, step: Step) -> tuple[Answer, list[Entry]]:
         """Apply one control operation."""
-        log = self._live(sid)
+        if (log := self._log(sid)).entries is None:
+            log.record = end_without_log(log.record, step, self._clock.now())
+            raise ExpiredStream(sid)
         log.record, answer, appended = apply(log.record, log.tail, step, self._clock.now())
         entries = [Entry.of_control(gen, seq, event) for seq, (gen, event) in enumerate(appended, start=log.tail + 1)]
         for entry in entries:

@@ -201,6 +201,14 @@ def _ended(record: Record, state: State, end: End, gen: int, now: float) -> Reco
     return msgspec.structs.replace(record, state=state, gen=gen, kept=None, end=end, ended=now)
 
 
+def end_without_log(record: Record, step: Step, now: float) -> Record:
+    """What a FINISH does to a record whose log is gone: nothing can be appended, but no stream is running for ever."""
+    if step.op is not Op.FINISH or step.end is None or record.state in TERMINAL or step.expect_gen != record.gen:
+        return record
+    bare = msgspec.structs.replace(record, pause_seq=None, paused_since=None)
+    return _ended(bare, step.end.state, step.end, record.gen, now)
+
+
 def _remember(record: Record, op_id: str, answer: Answer, now: float) -> Record:
     kept = [known for known in record.operations if now - known[1] < OPERATIONS_KEPT_S]
     kept.append((op_id, now, answer))

@@ -57,7 +57,10 @@ class Outstanding(msgspec.Struct, kw_only=True):
             JournalError: not now.
         """
         if self.end is not None:
-            await (end_unseen(journal, self.record, self.end) if self.unseen else appender.finish_late(self.end))
+            try:
+                await (end_unseen(journal, self.record, self.end) if self.unseen else appender.finish_late(self.end))
+            except (ExpiredStream, JournalLost):
+                await end_without_log(journal, self.record, self.end)
             self.end = None
         await journal.annotate(self.record.sid, self.facts, closed_by=self.closed_by)
         if self.key is not None:
@@ -102,6 +105,19 @@ async def _again(write: Callable[[], Awaitable[None]], record: Record, policy: P
             async with asyncio.timeout(pause_s):
                 await hurried.wait()
         pause_s = min(2 * pause_s, policy.retry_max_s)
+
+
+async def end_without_log(journal: Journal, record: Record, end: End) -> None:
+    """Say in the record how a stream ended whose log is gone, if it is still this owner's.
+
+    Raises:
+        JournalError: not now, or not even the record is left.
+    """
+    known = (await journal.known(record.sid)).record
+    if known.owner == record.owner:
+        step = Step(op=Op.FINISH, op_id=f"lost:{record.owner}", expect_gen=known.gen, end=end)
+        with suppress(ExpiredStream):
+            await journal.step(record.sid, step)
 
 
 async def end_unseen(journal: Journal, record: Record, end: End) -> None:

@@ -66,7 +66,14 @@ local op, op_id, nonce, expect_gen, expect_seq, owner, end_state, payload, resum
 local r = redis.call('HMGET', m, 'state', 'gen', 'pause_seq', 'kept', 'kept_state', 'operations', 'gens', 'on_expiry')
 if not r[1] then return {'unknown'} end
 local tail = tail_of_log()
-if not tail then return {'expired'} end
+if not tail then
+  if op == 'finish' and not TERMINAL[r[1]] and expect_gen == r[2] then  -- it can be said in the record alone
+    redis.call('HSET', m, 'state', end_state, 'end', payload, 'ended', whole(now()))
+    redis.call('HDEL', m, 'pause_seq', 'paused_since', 'kept', 'kept_state')
+    redis.call('DEL', request)
+  end
+  return {'expired'}
+end
 local state, gen, pause_seq, kept, kept_state = r[1], tonumber(r[2]), tonumber(r[3] or nil), r[4], r[5]
 local at = now()
 

@@ -22,7 +22,7 @@ from gateway.core.errors import Category, Failure, ProviderError
 from gateway.core.events import End, State, UsageReport
 from gateway.core.ids import show_sid
 from gateway.streams.appender import Appender, EndedElsewhere, Superseded
-from gateway.streams.journal import HandedOver, JournalError, JournalLost, JournalRegressed, JournalUnavailable
+from gateway.streams.journal import HandedOver, JournalError, JournalRegressed, JournalUnavailable
 from gateway.streams.outstanding import Outstanding, billed, end_later, settle
 from gateway.streams.source import beat, go_on, hold, hurry, lateness, overdue, quiet, read_on, selection, stopped_by
 from gateway.streams.stats import Stats
@@ -177,8 +177,7 @@ class Session:
         failed = self._failed(error.failure, "journal_unavailable" if type(error) is JournalUnavailable else None)
         whole = self._wanted is not None and self._appender.error is None
         self.end = self._wanted if whole else failed
-        if not isinstance(error, JournalLost):
-            self._owed = self.end
+        self._owed = self.end
         if isinstance(error, JournalRegressed):
             self._differs = True
             self._ground.hub.abandon(self.channel)

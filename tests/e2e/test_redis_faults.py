@@ -18,6 +18,7 @@ from tests.e2e.house import CHAT, MESSAGES, MODEL, House, ask, house, run, sid_o
 from tests.support.chaos import Gate, Plan
 from tests.support.redis_proxy import RedisProxy
 from tests.support.redis_server import RedisServer, shared_redis
+from tests.support.signals import eventually
 
 TOKENS = 40
 IMPATIENT: Any = {"give_up_s": 0.5}
@@ -214,8 +215,17 @@ def test_a_log_that_is_evicted(server: RedisServer, streamed: bool) -> None:
                 assert answer.status == (200 if streamed else 503)
                 assert b"journal_lost" in await elsewhere.read_cut()
             assert (await it.call("GET", path)).status == 410
+            shown = f"/v1/streams/{stream['id']}"
+            await eventually(lambda: _ended(server, stream["id"]), what="the record to be ended")
+            status = (await other.call("GET", shown)).json
+            assert (status["state"], status["reason"], status["resumable"]) == ("failed", "journal_lost", False)
 
     run(scenario())
+
+
+def _ended(server: RedisServer, shown: str) -> bool:
+    with server.client() as client:
+        return bool(client.hexists(layout.key_of_record(shown.removeprefix("str_")), "ended"))
 
 
 async def _error_of(body: bytes) -> str:

@@ -6,7 +6,7 @@ from gateway.core.errors import Category, Failure
 from gateway.core.events import Claim as ClaimEvent
 from gateway.core.events import End, Pause, Resume, Start, State, Text
 from gateway.core.usage import Usage
-from gateway.streams.journal import Appended
+from gateway.streams.journal import Appended, ExpiredStream
 from gateway.streams.lifecycle import Answer, Op, Outcome
 from tests.conformance.journal.claims import Claim
 from tests.conformance.journal.subject import Subject
@@ -339,6 +339,20 @@ async def no_record_is_terminal_without_its_end(subject: Subject) -> None:
         assert (await writer.record()).end is None
         await writer.do(op, end=end)
         assert (await writer.record()).end == (await writer.events())[-1]
+
+
+@_claim
+async def a_record_without_log_takes_an_end(subject: Subject) -> None:
+    """What became of a stream whose log is gone is kept in its record, once, by a FINISH that knows the gen."""
+    for situation in ("running", "paused"):
+        writer = await _writer(subject, situation)
+        gen = (await writer.record()).gen
+        await subject.elapse(1_801)
+        for expected, end in ((gen - 1, COMPLETED), (gen, FAILED), (gen, COMPLETED)):
+            with pytest.raises(ExpiredStream):
+                await writer.do(Op.FINISH, end=end, expect_gen=expected)
+        record = (await writer.journal.known(writer.sid)).record
+        assert (record.state, record.end, record.pause_seq) == (State.FAILED, FAILED, None)
 
 
 @_claim

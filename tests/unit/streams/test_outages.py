@@ -599,6 +599,11 @@ async def test_a_cancel_elsewhere_waits_for_the_owners_word() -> None:
     dead = await world.log(owner="gone-1")
     assert (await world.control.status(dead.shown, TENANT))["recovering"] is True
     assert (await world.control.cancel(dead.shown, TENANT, wait_s=5)).upstream == "unknown"
+    dying = await world.log(owner="other-2")
+    call = asyncio.ensure_future(world.control.cancel(dying.shown, TENANT, wait_s=5))
+    await turns()
+    fleet.alive.discard("other")
+    assert (await call).upstream == "unknown"
 
 
 @looped
