@@ -314,7 +314,7 @@ def redis_memory(session: Session, target: Target) -> Figures:
     """What Redis keeps for a token event, in 100 logs of 300 tokens, each an entry; Atlas over Redis only."""
     if not target.redis_port:
         return {}
-    script = f"bench-p{_RATE}-{_LOG_TOKENS}"
+    script = f"bench-p{_RATE}-{_LOG_TOKENS}w"
     session.drive(target, script, kind="hold", streams=100, ramp_s=0.5, warm_s=0.0, window_s=1.0)
     found = bytes_per_event(target.redis_port, _LOG_TOKENS)
     if not found:

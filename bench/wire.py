@@ -5,6 +5,7 @@ The model name of a request is its script:
     bench-one           role chunk, one content chunk, the end, in one write
     bench-idle          role chunk, one content chunk, then silence until the client leaves
     bench-p<rate>-<n>   n content chunks, <rate> a second; the first one goes out at once
+    bench-p<rate>-<n>w  the same on OpenAI's wire with a word as long as tokens are, and the time in a comment before it
     bench-u-<n>         n content chunks as fast as the socket takes them
 
 Every paced content chunk carries its send time, CLOCK_MONOTONIC in nanoseconds: `t` and 16 digits. Chunks have the
@@ -34,7 +35,7 @@ PATHS: dict[Wire, str] = {"openai": "/v1/chat/completions", "anthropic": "/v1/me
 ENDS: dict[Wire, bytes] = {"openai": DONE, "anthropic": STOP}
 
 _MODEL = re.compile(
-    r"bench-(?:(?P<one>one)|(?P<idle>idle)|p(?P<rate>\d{1,4})-(?P<paced>\d{1,6})|u-(?P<unpaced>\d{1,6}))"
+    r"bench-(?:(?P<one>one)|(?P<idle>idle)|p(?P<rate>\d{1,4})-(?P<paced>\d{1,6})w?|u-(?P<unpaced>\d{1,6}))"
 )
 _BATCH = 32  # chunks per write of an unpaced stream, about 8 KiB
 
@@ -127,6 +128,9 @@ def _openai(model: str, chunks: int) -> tuple[bytes, bytes, bytes]:
     """What precedes the content, a content chunk with a stamp of zeros, what follows."""
     role = _event(model, _CHOICE % ('{"role":"assistant","content":"","refusal":null}', "null"))
     content = _event(model, _CHOICE % ('{"content":"t%s "}' % ("0" * 16), "null"))
+    if model.endswith("w"):
+        word = _CHUNK % (model, _CHOICE % ('{"content":" word"}', "null"), "")
+        content = _chunked(f": t{'0' * 16}\ndata: {word}\n\n".encode())
     finish = _event(model, _CHOICE % ("{}", '"stop"'))
     usage = _event(model, "[]", _USAGE % (chunks, chunks + 24))
     return role, content, finish + usage + _chunked(DONE + b"\n\n")

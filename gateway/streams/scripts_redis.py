@@ -11,7 +11,9 @@ Oddities, on purpose:
    the entries come along once more, because its caller has not seen them.
 5. Entry 0 has the field of plain entries: Redis keeps the name of a node's first field once for all that share it.
 6. Control goes through where Redis is out of memory (allow-oom), appends and new streams do not.
-7. A deleted stream's record and log are renamed, so that nothing but `read` finds them; the record stays a little
+7. A short log is copied when it ends: Redis keeps room for 4 KiB more of a stream, and the copy has none. Of 300 tokens
+   that is a quarter, for as long as ended logs live.
+8. A deleted stream's record and log are renamed, so that nothing but `read` finds them; the record stays a little
    longer than any call lasts, so that a late copy of its `create` does not bring it back.
 """
 
@@ -25,6 +27,9 @@ FIELDS = (
     "about", "state", "gen", "owner", "pause_seq", "paused_since", "skip", "kept", "end", "ended", "operations"
 )  # fmt: skip
 """What a record is made of, in the order in which scripts return it."""
+
+SHORT_ENTRIES = 512
+"""A log of more entries is left as it is when it ends: copying it would take longer, and gain nothing."""
 
 NOW = "local t = redis.call('TIME'); return t[1] * 1000 + math.floor(t[2] / 1000)"
 """Milliseconds since the Unix epoch; tests put another text in its place."""
@@ -159,6 +164,10 @@ while #operations > $KEPT do table.remove(operations, 1) end
 redis.call('HSET', m, 'operations', cmsgpack.pack(operations), unpack(set))
 if #unset > 0 then redis.call('HDEL', m, unpack(unset)) end
 if TERMINAL[state] then redis.call('DEL', request) end
+if #entries > 0 and TERMINAL[state] and redis.call('XLEN', j) <= $SHORT then
+  redis.call('COPY', j, KEYS[6])
+  redis.call('RENAME', KEYS[6], j)
+end
 if #entries > 0 then live(TERMINAL[state] and ARGV[11] or ARGV[10], ARGV[12]) end
 return {outcome, state, gen, seq, entries}
 """
@@ -274,6 +283,7 @@ class Scripts:
             "$TERMINAL": _lua(dict.fromkeys(sorted(TERMINAL), True)),
             "$KEPT_MS": f"{OPERATIONS_KEPT_S * 1000:.0f}",
             "$KEPT": str(OPERATIONS_KEPT),
+            "$SHORT": str(SHORT_ENTRIES),
         }
 
         def script(body: str, flags: str = "#!lua flags=allow-oom") -> Script:

@@ -145,12 +145,14 @@ def test_everything_expires() -> None:
     run(_nothing_left())
 
 
-async def _size(words: int, per_entry: int) -> float:
+async def _size(words: int, per_entry: int, *, ends: bool = False) -> float:
     server = shared_redis()
     async with journal_at(server.url) as journal:
         record = await begin(journal)
         for at in range(0, words, per_entry):
             await append(journal, record.sid, texts(record.gen, 1 + at, *[f" word{n % 10}" for n in range(per_entry)]))
+        if ends:
+            await journal.step(record.sid, Step(op=Op.FINISH, op_id="end", end=End(State.COMPLETED)))
         with server.client() as client:
             return float(client.memory_usage(keys_of(record.sid)[1], samples=0)) / words
 
@@ -159,6 +161,12 @@ async def _size(words: int, per_entry: int) -> float:
 def test_a_token_is_small(per_entry: int, most: float) -> None:
     """A token event takes at most 45 bytes of Redis' memory, also when each is an entry of its own."""
     assert run(_size(5_000, per_entry)) <= most
+
+
+@pytest.mark.parametrize(("words", "most"), [(200, 40), (300, 36)])
+def test_a_short_log_is_small_when_it_has_ended(words: int, most: float) -> None:
+    """What Redis keeps ready for more of a log is given back at its end, or it would be a third of a short answer."""
+    assert run(_size(words, 1, ends=True)) <= most
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 70_000])
