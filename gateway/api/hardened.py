@@ -195,8 +195,9 @@ class HardenedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self.transport.abort()
-        if self.cycle is not None:
-            self.cycle.disconnected = True  # `connection_lost` is still to come: no answer is no error
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is not None:
+            cycle.disconnected = True  # `connection_lost` is still to come: no answer is no error
 
 
 def _bad(message: str) -> RequestError:

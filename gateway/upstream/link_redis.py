@@ -172,6 +172,13 @@ class _Exchange(AbstractConnection):
         except TimeoutError:
             raise LinkDown(f"Redis did not answer within {within_s:g} s") from None
 
+    async def disconnect(self, *_: object, **__: object) -> None:
+        """What the library calls when connecting fails midway.
+
+        It would wait for TLS's farewell, and a cancel of that would leave the socket to nobody.
+        """
+        self.abort()
+
     def abort(self) -> None:
         """Close at once: synchronous, nothing can cancel it, and no half of a reply is left for anybody."""
         if self._writer is not None:
