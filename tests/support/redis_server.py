@@ -235,6 +235,8 @@ def _join(servers: list[RedisServer]) -> None:
         with server.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", number * share, last)
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+    for server in servers:  # not before all have their epochs, which only a node that knows no other takes
+        with server.client() as client:
             for other in servers:
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)
     deadline = time.monotonic() + _READY_S
