@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -36,7 +35,15 @@ class Connection(Protocol):
         ...
 
     def write_now(self, scope: Any, data: bytes) -> bool:
-        """Write a part of a chunked body; False where it cannot be done at once."""
+        """Write a part of a chunked body in this turn of the loop; False where something has to be waited for."""
+        ...
+
+    def flush(self) -> None:
+        """Write what `write_now` holds back."""
+        ...
+
+    def answer(self, scope: Any, status: int, headers: Headers, data: bytes, *, more: bool, chunked: bool) -> bool:
+        """Write a head and the first part of its body; False where it cannot be done at once."""
         ...
 
     def watch(self, gone: Callable[[], None] | None) -> None:
@@ -163,23 +170,39 @@ class Exchange:
         headers += self.id_headers()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
+    async def begin(self, status: int, headers: Headers, data: bytes, *, more: bool) -> None:
+        """Send the head of a chunked answer together with the first part of its body."""
+        await self._begin(status, headers, data, more=more, chunked=True)
+
+    async def _begin(self, status: int, headers: Headers, data: bytes, *, more: bool, chunked: bool) -> None:
+        connection = self._connection
+        numbered = headers + self.id_headers()
+        if connection is not None and connection.answer(self.scope, status, numbered, data, more=more, chunked=chunked):
+            self.status, self.whole = status, not more
+            return
+        await self.start(status, headers)
+        await self.write(data, more=more)
+
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Send a part of the body; waits while more than the transport's high-water mark is queued."""
         self.whole = not more
+        if self._connection is not None:
+            self._connection.flush()
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
-    def writer(self) -> Callable[[bytes], bool]:
-        """A function that sends a part of the body at once, and returns False where something has to be waited for."""
-        if self._connection is None:
-            return lambda _data: False
-        return partial(self._connection.write_now, self.scope)
+    @property
+    def write_now(self) -> Callable[[Scope, bytes], bool]:
+        """Sends a part of the body of this `scope`'s answer soon; False where `write` has to wait for something."""
+        return _cannot if self._connection is None else self._connection.write_now
 
     async def answer_json(self, status: int, value: dict[str, Any], headers: Headers | None = None) -> None:
         """Send an object as a whole JSON answer."""
-        body = msgspec.json.encode(value)
+        await self.answer_body(status, msgspec.json.encode(value), headers or [])
+
+    async def answer_body(self, status: int, body: bytes, headers: Headers) -> None:
+        """Send encoded JSON as a whole answer."""
         length = (b"content-length", str(len(body)).encode("ascii"))
-        await self.start(status, [JSON_TYPE, length, *(headers or [])])
-        await self.write(body, more=False)
+        await self._begin(status, [JSON_TYPE, length, *headers], body, more=False, chunked=False)
 
     async def answer_error(self, status: int, body: dict[str, Any], headers: Headers) -> None:
         """Send an error in the caller's shape."""
@@ -209,3 +232,8 @@ class Exchange:
         """Reset the connection: for a client that does not read, or a body that must not look whole."""
         if self._connection is not None:
             self._connection.abort()
+
+
+def _cannot(_scope: Scope, _data: bytes) -> bool:
+    """Plain ASGI can only wait."""
+    return False

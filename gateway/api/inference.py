@@ -87,7 +87,10 @@ class Inference:
             await refuse_end(exchange, self.services, opened, end)
 
     async def _answer(self, exchange: Exchange, opened: Opened, body: bytes) -> None:
-        """Send a whole answer piece by piece: a client that does not read is dropped like the reader of a stream."""
+        """Send a whole answer, a long one piece by piece: a client that does not read is dropped like any reader."""
+        if len(body) <= PIECE_BYTES:
+            await exchange.answer_body(200, body, stream_headers(opened))
+            return
         reader = opened.reader
         length = (b"content-length", str(len(body)).encode("ascii"))
         await exchange.start(200, [JSON_TYPE, length, *stream_headers(opened)])

@@ -81,14 +81,14 @@ class Delivery:
     """One reader's way to one client. `gone` once it hung up, `dropped` once it was reset for not reading."""
 
     __slots__ = (
-        "_began", "_exchange", "_monotonic", "_pace", "_plain", "_progress", "_reader", "_renderer", "_skip", "_unsent",
-        "_write_now", "dropped", "gone",
+        "_began", "_exchange", "_monotonic", "_pace", "_plain", "_progress", "_reader", "_renderer", "_scope", "_skip",
+        "_unsent", "_write_now", "dropped", "gone",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, reader: Reader, renderer: Shared, clock: Clock, pace: Pace) -> None:
         self._exchange, self._reader, self._renderer = exchange, reader, renderer
         self._monotonic, self._pace = clock.monotonic, pace
-        self._write_now = exchange.writer()
+        self._write_now, self._scope = exchange.write_now, exchange.scope
         self._progress = renderer.initial
         self._began = False
         self._plain = PLAIN_ENDS
@@ -122,7 +122,8 @@ class Delivery:
         with self._exchange.watched(self._hung_up, tasks):
             try:
                 if eager:
-                    await self._begin(head)
+                    self._began = True
+                    await self._exchange.start(200, [*SSE_HEADERS, *head()])
                 return await self._deliver(head)
             except JournalError as error:
                 await self._break_off(head, error)
@@ -144,9 +145,7 @@ class Delivery:
             data, self._unsent = self._unsent + data, b""
             done = reader.done
             if data or done:
-                if not self._began:
-                    await self._begin(head)
-                await self._send(data, more=not done)
+                await self._send(head, data, more=not done)
                 if done:
                     return None
         return None
@@ -158,7 +157,7 @@ class Delivery:
             self._progress, data = self._renderer.render(self._progress, entry, first, events)
         else:
             self._progress, data = self._renderer.alone(self._progress, events, entry.gen, first)
-        if data and not self._write_now(data):
+        if data and not self._write_now(self._scope, data):
             self._unsent = data
             return False
         self._reader.sent_at = self._monotonic()
@@ -183,15 +182,15 @@ class Delivery:
             self._skip -= 1
         return data
 
-    async def _begin(self, head: Callable[[], Headers]) -> None:
-        self._began = True
-        await self._exchange.start(200, [*SSE_HEADERS, *head()])
-
-    async def _send(self, data: bytes, *, more: bool = True) -> None:
+    async def _send(self, head: Callable[[], Headers], data: bytes, *, more: bool = True) -> None:
         reader = self._reader
         reader.sent_at = self._monotonic()
         reader.sending = True
-        await self._exchange.write(data, more=more)
+        if self._began:
+            await self._exchange.write(data, more=more)
+        else:
+            self._began = True
+            await self._exchange.begin(200, [*SSE_HEADERS, *head()], data, more=more)
         reader.sending = False
 
     async def _quiet(self, head: Callable[[], Headers], started: float) -> bool:
@@ -202,9 +201,7 @@ class Delivery:
         else:
             due = now - started >= self._pace.status_wait_s
         if due:
-            if not self._began:
-                await self._begin(head)
-            await self._send(self._renderer.heartbeat(self._progress) or HEARTBEAT)
+            await self._send(head, self._renderer.heartbeat(self._progress) or HEARTBEAT)
         return due
 
     def _hung_up(self) -> None:

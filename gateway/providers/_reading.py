@@ -200,7 +200,10 @@ class Asking:
 class Reading:
     """The iterator of one answer: one batch a read."""
 
-    __slots__ = ("_decoder", "_framing", "_from_stream", "_secrets", "answer", "done")
+    __slots__ = ("_accept", "_decoder", "_framing", "_from_stream", "_over", "_secrets", "answer", "done")
+
+    _accept: Accept
+    _over: asyncio.Future[bool]
 
     def __init__(self, answer: Answer, wire: Wire, secrets: tuple[str, ...] = ()) -> None:
         self.answer, self._secrets = answer, secrets
@@ -222,36 +225,35 @@ class Reading:
 
     async def pump(self, accept: Accept) -> bool:
         """Give every batch to `accept` from where it arrives; see `upstream.contract.Pumped`."""
-        over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        take = self.answer.take
-
-        def arrived() -> bool:
-            """Digest what one read gave. Returns whether more is wanted."""
-            if over.done():
-                return False
-            try:
-                data = take() if self._decoder.failure is None else b""
-                if data is None:
-                    return False
-                wanted = accept(self._digest(data))
-            except ProviderError as error:
-                over.set_exception(error)
-                return False
-            if not wanted or self.done:
-                over.set_result(not wanted)
-                return False
-            return self._decoder.failure is None or arrived()  # a failure comes behind what was good before it
-
         if self.done:
             return False
-        if not self.answer.push_to(arrived):
+        self._accept, self._over = accept, asyncio.get_running_loop().create_future()
+        if not self.answer.push_to(self._arrived):
             return await self._pump_by_reading(accept)
         try:
-            while arrived():
+            while self._arrived():
                 pass
-            return await over
+            return await self._over
         finally:
             self.answer.push_to(None)
+
+    def _arrived(self) -> bool:
+        """Digest what one read gave. Returns whether more is wanted."""
+        over, decoder = self._over, self._decoder
+        if over.done():
+            return False
+        try:
+            data = self.answer.take() if decoder.failure is None else b""
+            if data is None:
+                return False
+            wanted = self._accept(self._digest(data))
+        except ProviderError as error:
+            over.set_exception(error)
+            return False
+        if not wanted or self.done:
+            over.set_result(not wanted)
+            return False
+        return decoder.failure is None or self._arrived()  # a failure comes behind what was good before it
 
     async def _pump_by_reading(self, accept: Accept) -> bool:
         async for batch in self:

@@ -364,6 +364,7 @@ class Appender:
     def seal(self) -> None:
         """The last word was said: answers that come now change nothing."""
         self._sealed = True
+        self._stop = _nobody  # its owner and it would keep one another, and all that was read, in memory
         self.close()
 
     # Without a journal.
@@ -391,6 +392,10 @@ class Appender:
             self._flush()
         else:
             self._settled(Appended.ACKED)
+
+
+def _nobody(_error: Exception) -> None:
+    """Whom a sealed appender tells."""
 
 
 def _take(_sid: str, _entry: Entry, settled: Callable[[Appended], None]) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from gateway.core.clock import Clock
 from gateway.core.events import TERMINAL, Start
 from gateway.streams.journal import (
@@ -23,6 +25,9 @@ from gateway.streams.journal import (
     UnknownStream,
 )
 from gateway.streams.lifecycle import Answer, Record, Step, apply, end_without_log
+
+_encode_facts = msgspec.msgpack.Encoder().encode
+_decode_facts = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 ENTRY_OVERHEAD = 200
 """What an entry costs in memory beside its data, bytes (CPython 3.11: object, ids, list slot)."""
@@ -51,14 +56,15 @@ class _Log:
         self.tail = -1
         self.size = 0
         self.expires = expires
-        self.facts: dict[str, Any] = {}
+        self.facts = b""  # one object: a day's worth of dicts would be walked by the garbage collector all day
         self.closed_by: str | None = None
         self.request: bytes | None = None
 
     @property
     def known(self) -> Known:
         tail = -1 if self.entries is None else self.tail
-        return Known(self.record, self.facts, tail, self.expires, self.closed_by)
+        facts = _decode_facts(self.facts) if self.facts else {}
+        return Known(self.record, facts, tail, self.expires, self.closed_by)
 
 
 class MemoryJournal:
@@ -166,7 +172,7 @@ class MemoryJournal:
     async def annotate(self, sid: str, facts: dict[str, Any], *, closed_by: str | None = None) -> None:
         """Keep what a status object shows."""
         if (log := self._logs.get(sid)) is not None:
-            log.facts = facts
+            log.facts = _encode_facts(facts)
             log.closed_by = closed_by or log.closed_by
 
     async def delete(self, sid: str, *, after_s: float = 0.0) -> None:

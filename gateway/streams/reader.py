@@ -201,6 +201,7 @@ class Reader:
 
     def detach(self) -> None:
         """Stop following; safe to call twice."""
+        self.on_stuck = None  # it leads back here, and nobody asks any more
         self._channel.detach(self)
         self._hub.release(self._channel)
 
