@@ -83,7 +83,7 @@ class StreamRenderer:
             "model": start.model,
         }
         self._frames: dict[int, tuple[bytes, bytes]] = {}
-        self._frames_top = b""
+        self._before = self._after = self._top = b""
 
     def render(self, progress: Progress, events: list[Event], gen: int, first_seq: int) -> tuple[Progress, bytes]:
         """The bytes of consecutive events that come after `progress`, and the progress after them."""
@@ -95,7 +95,7 @@ class StreamRenderer:
         for event in events:
             if type(event) is Text and not chunk and not event.more and event.choice in progress.roles:
                 # The usual case: a chunk of nothing but text.
-                frame = self._frames.get(event.choice) if progress.top is self._frames_top else None
+                frame = self._frames.get(event.choice) if progress.top is self._top else None
                 before, after = frame or self._frame(progress, event.choice)
                 out += before, _encode(event.text), after
             elif isinstance(event, End):
@@ -122,22 +122,27 @@ class StreamRenderer:
 
     def _frame(self, progress: Progress, choice: int) -> tuple[bytes, bytes]:
         """What stands around the text of a chunk of this choice; built once for each envelope."""
-        if progress.top is not self._frames_top:
-            self._frames.clear()
-            self._frames_top = progress.top
-        frame = self._frames.get(choice)
-        if frame is None:
-            marker = "\x00text"
-            chunk = self._chunk(progress, [_choice(choice, {"content": marker})])
-            before, _, after = _frame_bytes(chunk).partition(_encode(marker))
-            self._frames[choice] = frame = (before, after)
+        marker = "\x00text"
+        before, _, after = self._chunk(progress, [_choice(choice, {"content": marker})]).rpartition(_encode(marker))
+        self._frames[choice] = frame = (before, after)
         return frame
 
-    def _chunk(self, progress: Progress, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        chunk = {**self._envelope, **_decode(progress.top), "choices": choices}
-        if self._asked_usage:
-            chunk["usage"] = None
-        return chunk
+    def _chunk(self, progress: Progress, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
+        """The frame of a chunk. What stands around its choices is encoded once for each envelope."""
+        if progress.top is not self._top:
+            marker = "\x00choices"
+            around = _frame_bytes(self._body(progress, marker, None))
+            self._before, _, self._after = around.rpartition(_encode(marker))
+            self._top, self._frames = progress.top, {}
+        if usage is None:
+            return b"%b%b%b" % (self._before, _encode(choices), self._after)
+        return _frame_bytes(self._body(progress, choices, usage))
+
+    def _body(self, progress: Progress, choices: Any, usage: dict[str, Any] | None) -> dict[str, Any]:
+        body = {**self._envelope, **_decode(progress.top), "choices": choices}
+        if usage is not None or self._asked_usage:
+            body["usage"] = usage
+        return body
 
     def _one(self, progress: Progress, chunk: tuple[Event, ...]) -> tuple[Progress, bytes]:
         """One chunk of 1..k events; before the first semantic delta it is held back."""
@@ -150,7 +155,7 @@ class StreamRenderer:
             progress = msgspec.structs.replace(progress, top=_encode(first.patch if _ours(first) else {}))
             chunk = chunk[1:]
             if not chunk:
-                return progress, _frame_bytes(self._chunk(progress, []))
+                return progress, self._chunk(progress, [])
         if len(chunk) == 1 and type(chunk[0]) is UsageReport and not self._asked_usage:
             return progress, b""
         return self._compose(progress, chunk)
@@ -179,9 +184,8 @@ class StreamRenderer:
         if not choices and usage is None:
             return progress, b""  # another dialect's extras and usage
         progress, roles = self._roles(progress, choices)
-        body = self._chunk(progress, list(choices.values()))
+        data = self._chunk(progress, list(choices.values()), None if usage is None else _usage(usage))
         if usage is not None:
-            body["usage"] = _usage(usage)
             progress = msgspec.structs.replace(progress, usage=usage, said=True)
         elif progress.usage is not None and progress.said:
             progress = msgspec.structs.replace(progress, said=False)
@@ -191,7 +195,7 @@ class StreamRenderer:
         finished = [index for index, choice in choices.items() if choice["finish_reason"] is not None]
         if finished:
             progress = msgspec.structs.replace(progress, finished=progress.finished.union(finished))
-        return progress, roles + _frame_bytes(body)
+        return progress, roles + data
 
     def _roles(self, progress: Progress, choices: dict[int, dict[str, Any]]) -> tuple[Progress, bytes]:
         """A role chunk for each choice that begins without the provider's own."""
@@ -200,9 +204,7 @@ class StreamRenderer:
             return progress, b""
         due = [index for index in new if "role" not in choices[index]["delta"]]
         progress = msgspec.structs.replace(progress, roles=progress.roles.union(new))
-        frames = [
-            _frame_bytes(self._chunk(progress, [_choice(index, _opening(choices[index]["delta"]))])) for index in due
-        ]
+        frames = [self._chunk(progress, [_choice(index, _opening(choices[index]["delta"]))]) for index in due]
         return progress, b"".join(frames)
 
     def _end(self, progress: Progress, end: End) -> tuple[Progress, bytes]:
@@ -225,7 +227,7 @@ class StreamRenderer:
         closing = self._close(progress, reason)
         report = progress.usage or (UsageReport(end.usage) if end.usage else None)
         if self._asked_usage and report is not None and (closing or not progress.said or progress.usage is None):
-            closing += _frame_bytes({**self._chunk(progress, []), "usage": _usage(report)})
+            closing += self._chunk(progress, [], _usage(report))
         return progress, data + closing + DONE
 
     def _flush(self, progress: Progress) -> tuple[Progress, bytes]:
@@ -244,7 +246,7 @@ class StreamRenderer:
         """Finish chunks for the choices that have none."""
         open_choices = sorted((progress.roles or {0}) - progress.finished)
         choices = [_choice(index, {}, _closing(reason, calls=index in progress.calling)) for index in open_choices]
-        return b"".join(_frame_bytes(self._chunk(progress, [choice])) for choice in choices)
+        return b"".join(self._chunk(progress, [choice]) for choice in choices)
 
 
 class Collector:

@@ -304,4 +304,9 @@ def safe(size: int, events: int, calls: int, target: int, ratio: Ratio) -> tuple
     average = size / max(events, 1)
     if average < low:
         return min(by_size, ceil(low * events) - 1), UNLIMITED
-    return (by_size, by_events) if average > high else (int(high * events), by_events)
+    if average > high:
+        return by_size, by_events
+    longest = int(high * events)
+    if low and by_size < longest:  # then shorter texts must not make them count by bytes again
+        by_events = min(by_events, int(size / low))
+    return longest, by_events

@@ -86,11 +86,12 @@ class Books:
 class Account:
     """Estimates and prices of one stream: see `streams.tally.Account`."""
 
-    __slots__ = ("_books", "_group", "_input", "_request")
+    __slots__ = ("_books", "_found", "_group", "_input", "_request")
 
     def __init__(self, books: Books, group: Answering, request: ChatRequest) -> None:
         self._books, self._group, self._request = books, group, request
         self._input: int | None = None
+        self._found: dict[str | None, tuple[Endpoint, str]] = {}
 
     def input_tokens(self, leg: Leg | None, /) -> int:
         """The prompt, estimated once."""
@@ -161,7 +162,9 @@ class Account:
 
     def _billed(self, leg: Leg | None) -> tuple[Endpoint, str]:
         """Who bills, and the provider's name of the model; the first in order before anybody answered."""
-        endpoints = self._group.endpoints
         name = None if leg is None else leg.endpoint
-        endpoint = next((each for each in endpoints if each.name == name), endpoints[0])
-        return endpoint, endpoint.model_for(self._group.wanted(self._request.model))
+        if (found := self._found.get(name)) is None:
+            endpoints = self._group.endpoints
+            endpoint = next((each for each in endpoints if each.name == name), endpoints[0])
+            found = self._found[name] = endpoint, endpoint.model_for(self._group.wanted(self._request.model))
+        return found

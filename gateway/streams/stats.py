@@ -273,9 +273,10 @@ class Stats:
 
     def facts(self, now: float, attempts: list[str], end: End | None = None) -> dict[str, Any]:
         """The part of a status object that only the owner knows."""
-        tallies = [tally for tally in self.tallies() if tally.leg is not None]
+        all_tallies = self.tallies()
+        tallies = [tally for tally in all_tallies if tally.leg is not None]
         costs = [self.account.cost_usd(tally.leg, tally.usage) for tally in tallies]
-        usage = self.effective_usage()
+        usage = total_usage(all_tallies) if self.ledger is None else self.ledger.usage
         metrics = self._metrics(now, usage)
         if end is not None and end.state is State.CANCELLED:
             metrics["wasted_tokens"] = self.held_tokens()

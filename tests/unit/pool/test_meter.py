@@ -1,6 +1,6 @@
 """The meter of one stream: what passes, what is cut, and what it says it took."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.core.events import Extra, Finish, Reasoning, Text, ToolCall, UsageReport
@@ -149,6 +149,11 @@ def test_what_does_not_pass_is_not_counted(texts: list[list[str]], limit: int) -
     assert meter.spent() == Spent(10 + (max(1, round(size / 4)) if size else 0))
 
 
+@example(  # from counting by events back to counting by bytes
+    sizes=[(3, 1), (1, 1)],
+    target=2,
+    ratio=Ratio(bytes_per_token=1.47, events_per_token=1.14, event_bytes=(2.5, 6.5)),
+)
 @given(
     sizes=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 40)), max_size=40),
     target=st.integers(0, 400),
