@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway.api.hardened import HardenedProtocol
 from gateway.api.outbox import Outbox
+from gateway.api.serving import CLOSE
 
 MAX_HELD = 16_384
 """What one turn may give a connection before it is written at once, bytes."""
@@ -96,7 +97,7 @@ class Protocol(HardenedProtocol):
             or not cycle.keep_alive
             or self.flow.write_paused
             or scope["method"] == "HEAD"
-            or self.config.encoded_headers  # a drain closes connections by them
+            or CLOSE in cycle.default_headers
         ):
             return False
         fields = [b"%b: %b\r\n" % field for field in (*cycle.default_headers, *headers)]

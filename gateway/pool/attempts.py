@@ -121,6 +121,7 @@ class Attempts:
     ) -> None:
         """Leave the attempt that answers."""
         answering, self._answering = self._answering, None
+        self._unbroken = self._original = None  # they lead back here
         if answering is None or self.endpoint is None:
             return
         self._count_malformed(answering)
@@ -158,8 +159,8 @@ class Attempts:
     def _is_continuable(self) -> bool:
         """Whether anybody may ever continue an answer to this request: only then it is worth folding."""
         request, level = self._request, self._level
-        return any(level.allows(each.continuation) and may_continue(request, each.continuation)
-                   for each in self._endpoints)  # fmt: skip
+        kinds = {each.continuation for each in self._endpoints}
+        return any(level.allows(kind) and may_continue(request, kind) for kind in kinds)
 
     # The next leg.
 

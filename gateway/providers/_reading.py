@@ -236,6 +236,7 @@ class Reading:
             return await self._over
         finally:
             self.answer.push_to(None)
+            del self._accept, self._over  # an error in there would lead back here, and keep all of it in memory
 
     def _arrived(self) -> bool:
         """Digest what one read gave. Returns whether more is wanted."""
@@ -249,6 +250,7 @@ class Reading:
             wanted = self._accept(self._digest(data))
         except ProviderError as error:
             over.set_exception(error)
+            del over  # the error's traceback has this frame: see `pump`
             return False
         if not wanted or self.done:
             over.set_result(not wanted)

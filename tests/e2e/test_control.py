@@ -496,6 +496,8 @@ def test_cancel_of_a_paused_stream() -> None:
             sid = sid_of(answer)
             seq = (await it.control(sid, "pause")).json["seq"]
             await gate.release(10)
+            channel = it.app.services.pipeline.hub.find(sid.removeprefix("str_"))
+            await eventually(lambda: channel is not None and channel.tail > seq, what="the log to grow")
             said = await it.control(sid, "cancel")
             assert said.json["seq"] > seq + 1
             folded = fold(await answer.read())
