@@ -58,7 +58,7 @@ class Keyring:
         """Somebody is turned away with this error, which is returned."""
         client: tuple[str, int] | None = scope.get("client")
         self._refusals.record(
-            error.code or "", status=error.status, client=client and client[0], method=scope["method"]
+            error.code or "", status=error.status, client=client and client[0], method=scope.get("method", "")
         )
         return error
 

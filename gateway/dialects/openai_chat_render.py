@@ -131,18 +131,15 @@ class StreamRenderer:
         """The frame of a chunk. What stands around its choices is encoded once for each envelope."""
         if progress.top is not self._top:
             marker = "\x00choices"
-            around = _frame_bytes(self._body(progress, marker, None))
-            self._before, _, self._after = around.rpartition(_encode(marker))
+            self._before, _, self._after = self._whole(progress, marker, None).rpartition(_encode(marker))
             self._top, self._frames = progress.top, {}
         if usage is None:
             return b"%b%b%b" % (self._before, _encode(choices), self._after)
-        return _frame_bytes(self._body(progress, choices, usage))
+        return self._whole(progress, choices, usage)
 
-    def _body(self, progress: Progress, choices: Any, usage: dict[str, Any] | None) -> dict[str, Any]:
+    def _whole(self, progress: Progress, choices: Any, usage: dict[str, Any] | None) -> bytes:
         body = {**self._envelope, **_decode(progress.top), "choices": choices}
-        if usage is not None or self._asked_usage:
-            body["usage"] = usage
-        return body
+        return _frame_bytes(body | {"usage": usage} if usage is not None or self._asked_usage else body)
 
     def _one(self, progress: Progress, chunk: tuple[Event, ...]) -> tuple[Progress, bytes]:
         """One chunk of 1..k events; before the first semantic delta it is held back."""

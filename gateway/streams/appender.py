@@ -259,7 +259,8 @@ class Appender:
     def _fail(self, error: Exception) -> None:
         """Nothing is appended any more."""
         self.error = error
-        self._stop(error)
+        if not self._sealed:
+            self._stop(error)
 
     async def _until_answered(self) -> None:
         while self._unacked is not None:
@@ -364,7 +365,7 @@ class Appender:
     def seal(self) -> None:
         """The last word was said: answers that come now change nothing."""
         self._sealed = True
-        self._stop = _nobody  # its owner and it would keep one another, and all that was read, in memory
+        del self._stop  # its owner and it would keep one another, and all that was read, in memory
         self.close()
 
     # Without a journal.
@@ -392,10 +393,6 @@ class Appender:
             self._flush()
         else:
             self._settled(Appended.ACKED)
-
-
-def _nobody(_error: Exception) -> None:
-    """Whom a sealed appender tells."""
 
 
 def _take(_sid: str, _entry: Entry, settled: Callable[[Appended], None]) -> None:
