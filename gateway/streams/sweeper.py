@@ -216,7 +216,7 @@ class Sweeper:
         took = await self._counted(record)
         usage, legs = (_usage(known), len(known.facts.get("legs", ()))) if took is None else took.usage()
         end = End(State.FAILED, "owner_lost", LOST, usage, legs)
-        step = Step(op=Op.FINISH, op_id=f"lost:{record.gen}", expect_gen=record.gen, end=end)
+        step = Step(op=Op.FINISH, op_id=f"lost:{self._orphans.rid}:{record.gen}", expect_gen=record.gen, end=end)
         answer, entries = await self._journal.step(record.sid, step)
         if answer.outcome is Outcome.STALE:
             return False

@@ -42,8 +42,11 @@ def _is_swept(server: RedisServer, dead: Replica) -> bool:
         return not server.names(key_of_owned(dead.rid)) and client.zscore("atlas:reps", dead.rid) is None
 
 
-def test_streams_of_a_dead_replica_end_once(server: RedisServer) -> None:
-    """Each ends as failed(owner_lost), exactly once, with the usage that was known; then nothing is left to sweep."""
+def test_streams_of_a_dead_replica_end_once(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Each ends as failed(owner_lost), exactly once, with the usage that was known; then nothing is left to sweep.
+
+    One replica says so, and bills it: an end that another one wrote is no answer to one's own.
+    """
 
     async def story() -> None:
         async with replicas(3, server.url, sweeping=True) as living, replicas(1, server.url) as (dead,):
@@ -63,6 +66,8 @@ def test_streams_of_a_dead_replica_end_once(server: RedisServer) -> None:
             await until(lambda: channel.ended)
 
     run(story())
+    told = [record for record in caplog.records if record.message == "the replica of a stream is gone"]
+    assert len(told) == STREAMS
 
 
 def test_a_dead_replicas_streams_are_revived_once(server: RedisServer) -> None:
