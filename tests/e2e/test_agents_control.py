@@ -195,11 +195,11 @@ def test_twenty_workers() -> None:
 @pytest.mark.parametrize(
     ("agent", "problem"),
     [
-        ({"route": "nowhere"}, "agent 'x'.*'nowhere' does not exist"),
-        ({"classifier": "nowhere"}, "agent 'x'.*'nowhere' does not exist"),
+        ({"route": "nowhere"}, r"agents\.0\.route\s+there is no route 'nowhere'"),
+        ({"classifier": "nowhere"}, r"agents\.0\.classifier\s+there is no route 'nowhere'"),
         ({"kind": "no.such.Thing"}, "agent 'x'.*no.such.Thing"),
         ({"kind": "agents.task.NEEDS"}, "agent 'x'"),
-        ({"route": "agent/y"}, "agent 'x'.*does not exist"),
+        ({"route": "agent/y"}, r"agents\.0\.route\s+there is no route 'agent/y'"),
     ],
 )
 def test_agents_that_cannot_work(agent: dict[str, Any], problem: str) -> None:
@@ -216,5 +216,5 @@ def test_the_start_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[st
     file.write_text("agents: [{name: x, kind: worker, route: nowhere}]")
     assert main(["serve", "--config", str(file), "--port", "0"], {}) == 2
     said = capsys.readouterr().err
-    assert "agent 'x'" in said
+    assert f"{file}:1: agents[0].route: there is no route 'nowhere'" in said
     assert "Traceback" not in said
