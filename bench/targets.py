@@ -145,7 +145,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _await_ready(process: subprocess.Popen[bytes], port: int, begin: float, log: Path) -> float:
+def await_ready(process: subprocess.Popen[bytes], port: int, begin: float, log: Path) -> float:
     """Seconds from `begin` until GET /readyz answers 200."""
     while time.monotonic() - begin < _READY_WITHIN_S and process.poll() is None:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -230,8 +230,16 @@ def _nginx(where: Rig, files: int) -> Iterator[Target]:
     command = [nginx_path(), "-e", "stderr", "-p", str(directory), "-c", str(conf)]
     log, begin = directory / "nginx.log", time.monotonic()
     with child(command, where.gateway_core, log) as process:
-        start_s = _await_ready(process, port, begin, log)
+        start_s = await_ready(process, port, begin, log)
         yield Target(name="nginx", port=port, start_s=start_s, processes={"target": process.pid})
+
+
+def atlas_command(config: Path) -> list[str]:
+    """How Atlas is started with this file. Raises StartError where it is not installed."""
+    command = [str(Path(sys.executable).parent / "atlas"), "serve", "--config", str(config)]
+    if not Path(command[0]).exists():
+        raise StartError("the command atlas is not installed beside this Python: run `make setup`")
+    return command
 
 
 @contextmanager
@@ -239,12 +247,9 @@ def _atlas(name: str, where: Rig, journal: str) -> Iterator[Target]:
     port = free_port()
     config = where.directory / f"{name}.yaml"
     config.write_text(_ATLAS_YAML.format(host=HOST, port=port, upstream=where.upstream_port, journal=journal))
-    command = [str(Path(sys.executable).parent / "atlas"), "serve", "--config", str(config)]
-    if not Path(command[0]).exists():
-        raise StartError("the command atlas is not installed beside this Python: run `make setup`")
     log, begin = where.directory / f"{name}.log", time.monotonic()
-    with child(command, where.gateway_core, log) as process:
-        start_s = _await_ready(process, port, begin, log)
+    with child(atlas_command(config), where.gateway_core, log) as process:
+        start_s = await_ready(process, port, begin, log)
         yield Target(
             name=name, port=port, prefix="bench/", is_atlas=True, start_s=start_s, processes={"target": process.pid}
         )

@@ -38,7 +38,7 @@ class Server(Section):
     """The HTTP side.
 
     `allowed_hosts` defaults to loopback names when bound to loopback, else to `*`, all of them. `insecure`: serve other
-    machines although there are no keys.
+    machines although there are no keys. What overload is, and what happens then, stands in docs/operating.md.
     """
 
     host: Word = "127.0.0.1"
@@ -47,6 +47,13 @@ class Server(Section):
     allowed_hosts: tuple[Word, ...] = Field(default_factory=_hosts_for)
     max_body: Size = 50 * 2**20
     cors_origins: tuple[Origin, ...] = ()
+    max_streams: Annotated[int | None, Field(ge=1)] = None
+    max_connections: Annotated[int | None, Field(ge=1)] = None
+    max_readers: Annotated[int, Field(ge=1)] = 256
+    requests_per_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    control_per_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = 1000.0
+    queue_s: Seconds = 1.0
+    max_loop_s: Seconds = 0.05
     heartbeat_s: Seconds = 10.0
     log_level: LogLevel = "info"
     insecure: bool = False

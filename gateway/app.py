@@ -23,12 +23,15 @@ from gateway.api.agent_runs import AgentRuns
 from gateway.api.auth import INFER, check_declared
 from gateway.api.count_tokens import CountTokens
 from gateway.api.cross_origin import for_browsers
-from gateway.api.deps import Limits, Services
+from gateway.api.deps import Services
 from gateway.api.drain import Drain, Others
-from gateway.api.edge import Edge
+from gateway.api.edge import UNMATCHED, Edge
+from gateway.api.gate import Gate
 from gateway.api.inference import Inference
 from gateway.api.openapi import complete, describe_hot
 from gateway.api.paths import CHAT, COUNT_TOKENS, MESSAGES
+from gateway.api.rates import Rate
+from gateway.api.server import GATE
 from gateway.api.sse import Pace
 from gateway.api.stream_tokens import StreamTokens
 from gateway.api.traced import Traced
@@ -52,7 +55,7 @@ from gateway.telemetry.metrics import CIRCUIT_STATES, Metrics
 from gateway.traced_streams import TracedStreams
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from fastapi import APIRouter
     from starlette.types import ASGIApp
@@ -60,10 +63,13 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from gateway.api.edge import HotRoute
     from gateway.api.exchange import Receive, Scope, Send
+    from gateway.api.overload import Why
     from gateway.backing import Backing
     from gateway.pool.settlement import OnSettled
     from gateway.streams.journal import Journal
     from gateway.streams.lifecycle import Record
+
+    Beat = Callable[[], Coroutine[Any, Any, None]]
 
 MOCK = "mock"
 
@@ -73,6 +79,7 @@ class Atlas(FastAPI):
 
     entrance: ASGIApp
     edge: Edge
+    gate: Gate
     services: Services
     drain: Drain
     reload: Reload
@@ -91,6 +98,7 @@ class Atlas(FastAPI):
             if message["type"] != "lifespan.startup.failed":
                 await send(message)
 
+        scope.setdefault("state", {})[GATE] = self.gate
         try:
             await super().__call__(scope, receive, without_traceback)
         except* StartRefused as refused:
@@ -150,19 +158,25 @@ def create(
         metrics=metrics,
         clock=clock,
         pace=Pace(heartbeat_s=settings.server.heartbeat_s, status_wait_s=settings.streams.status_wait_s),
-        limits=Limits(max_body=settings.server.max_body, allowed_hosts=frozenset(settings.server.allowed_hosts)),
+        limits=from_settings.limits(settings),
+        requests=Rate(settings.server.requests_per_s, "requests", clock),
+        controls=Rate(settings.server.control_per_s, "control operations", clock),
     )
     keeper = Housekeeper(hub, journal, control, clock, from_settings.rhythm(settings), metrics.loop_lag.set)
     _gauges(metrics, hub, backing)
     metrics.before_scrape(partial(_endpoint_gauges, metrics, pool, clock))
     drain = Drain(hub, pipeline, clock, settings.server.drain_s, _others(backing))
+    hot, bounds = _hot(services), from_settings.overload_bounds(settings)
+    gate = Gate(bounds, frozenset(path for _, path in hot), hub, keyring, clock)
+    gate.on_refused = partial(_count_refused, metrics)
+    pipeline.max_streams = bounds.max_streams
     app = Atlas(
         title="Atlas", version=__version__, redirect_slashes=False,
-        lifespan=_lifespan(pipeline, keeper, upstreams, drain, backing),
+        lifespan=_lifespan(pipeline, (keeper.run, gate.run), upstreams, drain, backing),
     )  # fmt: skip
-    app.services, app.drain = services, drain
+    app.services, app.drain, app.gate = services, drain, gate
     app.reload = Reload(settings, services, pool, agents, runs, upstreams)
-    app.edge = Edge(services, _hot(services), app.framework)
+    app.edge = Edge(services, hot, app.framework)
     inner = app.edge if tracer is None else Traced(app.edge, tracer, app.edge.hot)
     app.entrance = for_browsers(inner, settings.server.cors_origins)
     for router in (
@@ -222,7 +236,7 @@ def _others(backing: Backing) -> Others | None:
     )  # fmt: skip
 
 
-def _lifespan(pipeline: Pipeline, keeper: Housekeeper, upstreams: Upstreams, drain: Drain, backing: Backing) -> Any:
+def _lifespan(pipeline: Pipeline, beats: tuple[Beat, ...], upstreams: Upstreams, drain: Drain, backing: Backing) -> Any:
     """The app's life: its task groups, and what happens to streams when it ends."""
 
     @asynccontextmanager
@@ -238,12 +252,12 @@ def _lifespan(pipeline: Pipeline, keeper: Housekeeper, upstreams: Upstreams, dra
             await backing.load()
             async with asyncio.TaskGroup() as tasks:
                 pipeline.tasks = tasks
-                beats = [tasks.create_task(keeper.run(), name="housekeeper")]
+                beating = [tasks.create_task(beat()) for beat in beats]
                 upstreams.watch(tasks)
                 yield
                 await drain.end()
                 upstreams.stop()
-                for beat in beats:
+                for beat in beating:
                     beat.cancel()
             await pipeline.budgets.flush()
             for task in standing:
@@ -254,6 +268,11 @@ def _lifespan(pipeline: Pipeline, keeper: Housekeeper, upstreams: Upstreams, dra
             await upstreams.tracer.stop()
 
     return lifespan
+
+
+def _count_refused(metrics: Metrics, why: Why, path: str, status: int) -> None:
+    metrics.refusals(why).inc()
+    metrics.http_requests(path or UNMATCHED, "POST", str(status)).inc()
 
 
 def _endpoint_gauges(metrics: Metrics, pool: Pool, clock: Clock) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING
 
 from agents.api import PREFIX
 from gateway import __version__
 from gateway.api.auth import Key, Keyring
+from gateway.api.deps import Limits as RequestLimits
+from gateway.api.overload import bounds
 from gateway.backing import InMemory, InRedis, SharedJournal
 from gateway.core.keys import parse_digest
 from gateway.core.principal import Principal, Scope
 from gateway.pool.plan import Limits, Plans, configured
 from gateway.streams.ground import Policy
 from gateway.streams.housekeeping import Rhythm
-from gateway.streams.journal_memory import Bounds
+from gateway.streams.journal_memory import Bounds as JournalBounds
 from gateway.telemetry.tracing import INSTALL, TRACES_PATH, Tracer, TracingOptions, is_installed
 
 if TYPE_CHECKING:
@@ -22,10 +25,13 @@ if TYPE_CHECKING:
     from config.keys import Tenant as TenantSettings
     from config.settings import Key as KeySettings
     from config.settings import Settings
+    from gateway.api.overload import Bounds
     from gateway.backing import Backing
     from gateway.core.clock import Clock
     from gateway.pool.budget import Budget
     from gateway.telemetry.metrics import Metrics
+
+ENDLESS_FILES = 1 << 20
 
 
 def plans(settings: Settings) -> Plans:
@@ -55,6 +61,25 @@ def keyring(settings: Settings, clock: Clock) -> Keyring:
 
     pepper = "" if settings.key_pepper is None else settings.key_pepper.get_secret_value()
     return Keyring(map(key, settings.keys), pepper.encode(), clock)
+
+
+def limits(settings: Settings) -> RequestLimits:
+    """What every request is held to."""
+    server = settings.server
+    return RequestLimits(
+        max_body=server.max_body, max_readers=server.max_readers, allowed_hosts=frozenset(server.allowed_hosts)
+    )  # fmt: skip
+
+
+def overload_bounds(settings: Settings) -> Bounds:
+    """How much this process takes in, by the settings and by what it may open."""
+    server = settings.server
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return bounds(
+        ENDLESS_FILES if files == resource.RLIM_INFINITY else files,
+        max_streams=server.max_streams, max_connections=server.max_connections,
+        several=len({key.tenant for key in settings.keys}) > 1, queue_s=server.queue_s, loop_s=server.max_loop_s,
+    )  # fmt: skip
 
 
 def tracer(settings: Settings) -> Tracer | None:
@@ -94,8 +119,8 @@ def recoverable(settings: Settings) -> Callable[[str], bool]:
     return lambda model: by_route.get(model, settings.streams.recovery)
 
 
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(
+def _bounds(settings: Settings) -> JournalBounds:
+    return JournalBounds(
         max_total_bytes=settings.journal.max_total_bytes,
         ttl_live_s=settings.streams.ttl_live_s,
         ttl_terminal_s=settings.streams.ttl_terminal_s,

@@ -13,11 +13,12 @@ import asyncio
 import hashlib
 import itertools
 import logging
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.bookkeeping import bound, malformed, payer_of
-from gateway.core.errors import RequestError
+from gateway.core.errors import Category, Declined, Failure, RequestError
 from gateway.core.events import TERMINAL, End, Start, State
 from gateway.core.ids import new_sid, show_sid
 from gateway.dialects.catalog import DIALECTS
@@ -55,6 +56,7 @@ BIRTH_S, BIRTH_LOOKS = 2.0, 100
 """So long a stream may take from the binding of its idempotency key to its log; and how often that is looked at."""
 RETRY_ELSEWHERE_S = "3"
 """By then a load balancer knows that this process is leaving."""
+RETRY_FULL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ class Pipeline:
         )  # fmt: skip
         self.tasks: asyncio.TaskGroup | None = None
         self.draining = False
+        self.max_streams = sys.maxsize
         self._owners = itertools.count(1)
         self.on_owned: Callable[[Record], None] = lambda _record: None  # told of each stream that is owned here
         self.on_control: Callable[[str, str, str | None], None] = lambda _sid, _op, _reason: None  # see `Ground`
@@ -122,7 +125,7 @@ class Pipeline:
         """Begin a stream for `request`, or come back to the one that the same idempotency key began.
 
         Raises:
-            RequestError: 404 unknown model, 422 key with another body, 429 journal full, 503 shutting down.
+            RequestError: 404 unknown model, 422 key with another body, 429 journal full, 503 full or shutting down.
         """
         self.routes.find(request.model)
         sid = new_sid()
@@ -164,6 +167,8 @@ class Pipeline:
         """Create the log and its owner."""
         if self.draining or self.tasks is None:
             raise _unavailable("the gateway is shutting down", 503, "shutting_down", RETRY_ELSEWHERE_S)
+        if len(self.hub.channels) >= self.max_streams:
+            raise Declined(Failure(Category.GATEWAY_OVERLOADED, "too many streams are open; try again", RETRY_FULL_S))
         group = self.routes.find(request.model)
         account = self.bookkeeping.account(group, request)
         ticket = await self.budgets.admit(sid, principal, request, account, options.budgets)

@@ -50,6 +50,7 @@ class AgentRuns:
     ) -> Response:
         """The answer to one request."""
         exchange, who = _exchange(request), principal_of(request.scope)
+        self.services.requests.take(who)
         asked = options(exchange, who.tenant)
         if exchange.header(POLICY) is None:
             asked = replace(asked, on_disconnect="continue")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from gateway.api.auth import Keyring
     from gateway.api.exchange import Exchange
+    from gateway.api.rates import Rate
     from gateway.api.sse import Pace
     from gateway.api.stream_tokens import StreamTokens
     from gateway.core.clock import Clock
@@ -28,9 +29,10 @@ IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bytes of a body, and the host names that requests may be addressed to (`*`: any)."""
+    """Bytes of a body, readers of a stream, and the host names that requests may be addressed to (`*`: any)."""
 
     max_body: int = 52_428_800
+    max_readers: int = 256
     allowed_hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -47,6 +49,8 @@ class Services:
     clock: Clock
     pace: Pace
     limits: Limits
+    requests: Rate
+    controls: Rate
 
     @property
     def tasks(self) -> asyncio.TaskGroup:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from gateway.api.errors import journal_away
 from gateway.api.exchange import ClientGone, Exchange, Message, Receive, Scope, Send
 from gateway.api.paths import REQUEST_ID
-from gateway.core.errors import Category, Failure, RequestError
+from gateway.core.errors import Category, Declined, Failure, RequestError
 from gateway.core.ids import RequestIds
-from gateway.pool.ratelimit import BudgetExceeded
 from gateway.streams.journal import JournalUnavailable
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Edge:
             else:
                 scope[REQUEST_ID] = exchange.request_id
                 await self._cold(scope, receive, _Numbered(exchange, send))
-        except BudgetExceeded as error:
+        except Declined as error:
             await exchange.fail(error.failure)
         except RequestError as error:
             await exchange.refuse(error)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -26,9 +26,13 @@ from gateway.core.ids import RequestIds
 from gateway.dialects.openai_errors import request_body, retry_headers
 
 HEAD_S, IDLE_S, BODY_S, SEND_S = 10, 10, 35, 60
-"""Seconds: for a head from its first byte; between two requests; for a body, which the routes themselves bound to 30;
+"""Seconds: for a head from its first byte; between two requests; for a body, which the routes themselves bound to 30,
+and after `SLOW_S` it must have come at `MIN_RATE`;
 for a client that takes nothing, which readers of streams are bounded in by the housekeeper, and sooner."""
 
+SLOW_S = 10
+MIN_RATE = 500
+"""Bytes a second: a client that is slower than any line, on purpose or not."""
 MAX_HEAD = 32_768
 MAX_HEADERS = 100
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -39,6 +43,13 @@ class _Refused(AtlasError):
     """Raised through the parser, which stops there."""
 
 
+class Answer(NamedTuple):
+    """A whole answer but for its status line and the server's own headers."""
+
+    status: int
+    rest: bytes
+
+
 class HardenedProtocol(HttpToolsProtocol):
     """One connection. `waited` counts seconds in which a client owed something."""
 
@@ -46,6 +57,7 @@ class HardenedProtocol(HttpToolsProtocol):
     _head = -1  # bytes of a head that is arriving; -1: none is
     _read = 0
     _unsent = 0
+    _body = 0
     _hosts = 0
     _coding = b""
     _host = b""
@@ -65,7 +77,7 @@ class HardenedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self.waited = self._head = self._hosts = 0
+        self.waited = self._head = self._hosts = self._body = 0
         self._coding = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -128,6 +140,11 @@ class HardenedProtocol(HttpToolsProtocol):
         authority = rest.partition(b"/")[0].partition(b"?")[0]
         return not found or scheme.lower() not in {b"http", b"https"} or authority.lower() != self._host.lower()
 
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        self._body += len(body)
+        super().on_body(body)
+
     def on_response_complete(self) -> None:
         """An answer is whole; as uvicorn's, without its timer."""
         self.server_state.total_requests += 1
@@ -158,11 +175,23 @@ class HardenedProtocol(HttpToolsProtocol):
             (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode("ascii")),
             (b"x-request-id", RequestIds().new().encode("ascii")), *retry_headers(retry=error.status == 408),
         ]  # fmt: skip
-        # the server's own may hold a `connection: close` of theirs
-        own = [field for field in self.server_state.default_headers if field[0] != b"connection"]
-        lines = [b"%b: %b\r\n" % field for field in (*own, *fields, (b"connection", b"close"))]
-        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
-        self.transport.close()
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.say(Answer(error.status, head + b"\r\n" + body), close=True)
+
+    def say(self, answer: Answer, *, close: bool) -> None:
+        """Write a whole answer that no application gave; `close` the connection behind it, or if it is to be."""
+        own = [b"%b: %b\r\n" % field for field in self.server_state.default_headers if field[0] != b"connection"]
+        close = close or len(own) < len(self.server_state.default_headers)  # the server's own say so while it drains
+        if close:
+            own.append(b"connection: close\r\n")
+        self.transport.write(b"".join([STATUS_LINE[answer.status], *own, answer.rest]))
+        if close:
+            self.transport.close()
+
+    @property
+    def idle_s(self) -> int:
+        """Seconds that the connection may be idle."""
+        return IDLE_S
 
     def look(self) -> None:
         """Called once a second: part from a client that owes something for too long."""
@@ -179,7 +208,7 @@ class HardenedProtocol(HttpToolsProtocol):
             if self.waited >= HEAD_S:
                 self._refusal = RequestError("the request's head was not whole in time", status=408, code="timeout")
                 self.send_400_response("")
-        elif self.waited >= IDLE_S:
+        elif self.waited >= self.idle_s:
             transport.close()
 
     def _look_at_answer(self, unsent: int, *, owes_body: bool) -> None:
@@ -187,7 +216,11 @@ class HardenedProtocol(HttpToolsProtocol):
         is_stuck = owes_body or (unsent and unsent == self._unsent)
         self.waited = self.waited + 1 if is_stuck else 0
         self._unsent = unsent
-        if self.waited >= (BODY_S if owes_body else SEND_S):
+        if owes_body and self.waited >= SLOW_S and self._body < self.waited * MIN_RATE:
+            msg = f"the body came at less than {MIN_RATE} bytes a second"
+            self._refusal = RequestError(msg, status=408, code="request_timeout")
+            self.send_400_response("")
+        elif self.waited >= (BODY_S if owes_body else SEND_S):
             self.abort()
 
     def abort(self) -> None:

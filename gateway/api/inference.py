@@ -53,6 +53,7 @@ class Inference:
         services = self.services
         raw = await exchange.json_body(services.limits.max_body)
         begun, who = services.clock.monotonic(), services.principal(exchange)
+        services.requests.take(who)
         request = self.dialect.parse(raw, exchange.given(self.dialect.headers))
         opened = await services.pipeline.open(request, raw, who, options(exchange, who.tenant))
         services.metrics.overhead.observe(services.clock.monotonic() - begun)

@@ -1,4 +1,4 @@
-"""The HTTP protocol with one addition to `hardened`: the app can reach the connection itself.
+"""The HTTP protocol with two additions to `hardened`: the app can reach the connection itself, and it has a gate.
 
 ASGI has no way to reset a connection, and closing one whose client does not read waits for that client for ever. Also
 its `send` is a coroutine: for every chunk that costs as much as the chunk's rendering. So `write_now` writes a part of
@@ -7,15 +7,26 @@ same at once for a head with what comes first behind it: one packet, and none of
 every header.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from gateway.api.hardened import HardenedProtocol
+from gateway.api.hardened import IDLE_S, HardenedProtocol
 from gateway.api.outbox import Outbox
+from gateway.api.overload import Why
 from gateway.api.serving import CLOSE
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.api.gate import Gate
+    from gateway.api.hardened import Answer
+
+GATE = "atlas.gate"
+"""The gate's name in the state of an app's lifespan."""
+CRAMMED_IDLE_S = 1
 MAX_HELD = 16_384
 """What one turn may give a connection before it is written at once, bytes."""
 
@@ -26,11 +37,43 @@ class Protocol(HardenedProtocol):
     _gone: Callable[[], None] | None = None
     _held = b""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._gate: Gate | None = self.app_state.get(GATE)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Begin to answer a request, unless the gate has it wait or turns it away."""
+        gate = self._gate
+        if gate is None or cycle.scope["path"] not in gate.paths or gate.lets_in():
+            super()._start_asgi_task(cycle, app)
+        else:
+            gate.meet(_Guest(self, cycle, app))
+
+    def begin(self, cycle: Any, app: Any) -> None:
+        """It was the request's turn."""
+        super()._start_asgi_task(cycle, app)
+
+    def turn_away(self, cycle: Any, answer: Answer) -> None:
+        """Answer a request without the application. What was sent behind it unasked is not answered any more."""
+        cycle.response_started = cycle.response_complete = True
+        self.say(answer, close=bool(not cycle.keep_alive or cycle.waiting_for_100_continue or self.pipeline))
+        self.on_response_complete()
+
+    @property
+    def idle_s(self) -> int:
+        """Seconds that a connection may be idle: fewer while others need its place."""
+        return CRAMMED_IDLE_S if self._gate is not None and self._gate.is_crammed else IDLE_S
+
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
         super().connection_made(transport)
         shared = vars(self.server_state)  # what all connections of a server share
         self._outbox: Outbox = shared.get("outbox") or shared.setdefault("outbox", Outbox(self.loop))
+        gate = self._gate
+        if gate is not None:
+            gate.connections += 1
+            if gate.is_shut:
+                self.say(gate.refusal("", Why.CONNECTIONS), close=True)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -41,6 +84,8 @@ class Protocol(HardenedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         super().connection_lost(exc)
+        if self._gate is not None:
+            self._gate.connections -= 1
         if self._gone is not None:
             self._gone()
 
@@ -122,3 +167,26 @@ class Protocol(HardenedProtocol):
         cycle: Any = self.cycle
         if cycle is not None and cycle.scope is self.scope:
             self.shutdown()
+
+
+class _Guest:
+    """A request that stands before the gate."""
+
+    __slots__ = ("_app", "_cycle", "_protocol", "scope")
+
+    def __init__(self, protocol: Protocol, cycle: Any, app: Any) -> None:
+        self._protocol, self._cycle, self._app = protocol, cycle, app
+        self.scope = cycle.scope
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its client has hung up."""
+        return bool(self._cycle.disconnected)
+
+    def begin(self) -> None:
+        """Start to answer it."""
+        self._protocol.begin(self._cycle, self._app)
+
+    def turn_away(self, answer: Answer) -> None:
+        """Answer it here."""
+        self._protocol.turn_away(self._cycle, answer)

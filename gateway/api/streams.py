@@ -114,6 +114,7 @@ class StreamRoutes:
         tenant = _tenant(request)
         cursor = request.headers.get("last-event-id") or after
         page = await self._control.page(stream_id, tenant, max_bytes=1)
+        self._check_readers(page)
         if format == "wire":
             if cursor is not None:
                 msg = "format=wire has no ids: use ?skip_events=<data frames that you have>"
@@ -165,7 +166,7 @@ class StreamRoutes:
 
     async def pause(self, request: Request, stream_id: str) -> Response:
         """Serve nothing further until a resume."""
-        asked = await _asked(request)
+        asked = await self._asked(request)
         tenant = _tenant(request)
         return await _controlled(
             self._services, request, "stream.pause",
@@ -174,7 +175,7 @@ class StreamRoutes:
 
     async def resume(self, request: Request, stream_id: str) -> Response:
         """Serve what was held back, and go on."""
-        asked = await _asked(request)
+        asked = await self._asked(request)
         tenant = _tenant(request)
         return await _controlled(
             self._services, request, "stream.resume",
@@ -183,7 +184,7 @@ class StreamRoutes:
 
     async def cancel(self, request: Request, stream_id: str) -> Response:
         """End the stream and close its upstream."""
-        asked = await _asked(request)
+        asked = await self._asked(request)
         tenant = _tenant(request)
         return await _controlled(
             self._services, request, "stream.cancel",
@@ -196,10 +197,24 @@ class StreamRoutes:
     async def delete(self, request: Request, stream_id: str, force: Annotated[int, Query(ge=0, le=1)] = 0) -> Response:
         """Forget an ended stream."""
         _only(request, {"force"})
+        self._services.controls.take(principal_of(request.scope))
         with _audited(request, "stream.delete"):
             await self._control.delete(stream_id, _tenant(request), force=bool(force))
         _record(request, "stream.delete", "deleted")
         return Response(status_code=204)
+
+    async def _asked(self, request: Request) -> _Asked:
+        """What a control operation asks for, of a caller who does not ask too often."""
+        self._services.controls.take(principal_of(request.scope))
+        return await _asked(request)
+
+    def _check_readers(self, page: Page) -> None:
+        """Refuse a reader that is one too many for this process, with 429."""
+        channel, most = self._services.pipeline.hub.find(page.record.sid), self._services.limits.max_readers
+        if channel is not None and len(channel.readers) > most:
+            msg = f"a stream has at most {most} readers here beside who asked for it; try again when one has left"
+            headers = {"retry-after": "1"}
+            raise RequestError(msg, status=429, code="too_many_readers", type_="rate_limit_error", headers=headers)
 
 
 class _Asked(msgspec.Struct):

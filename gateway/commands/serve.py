@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
+import resource
 from typing import TYPE_CHECKING
 
 from config.problems import ConfigError
@@ -80,10 +82,18 @@ def _serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
         settings = read()
         with listen(settings.server.host, settings.server.port) as listener:
+            _open_more_files()
             host, port = listener.getsockname()[:2]
             server = _server(settings, read, signals, base_url(host, port), terminal)
             _tune_process(settings)
             return server.run([listener])
+
+
+def _open_more_files() -> None:
+    """As many as the system allows without asking: the usual soft limit is for programs that use `select`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems call the hard limit endless and mean less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tune_process(settings: Settings) -> None:

@@ -53,6 +53,7 @@ class Category(StrEnum):
     JOURNAL_REGRESSED = "journal_regressed"
     OWNER_LOST = "owner_lost"
     SHUTDOWN = "shutdown"
+    GATEWAY_OVERLOADED = "gateway_overloaded"
     INTERNAL = "internal"
 
 
@@ -140,6 +141,9 @@ CONSEQUENCES: dict[Category, Consequence] = {
     ),
     Category.JOURNAL: Consequence(503, _SERVER, "journal_unavailable", "atlas", elsewhere=False),
     Category.SHUTDOWN: Consequence(503, _SERVER, "shutting_down", "atlas", elsewhere=False),
+    Category.GATEWAY_OVERLOADED: Consequence(
+        503, _SERVER, "gateway_overloaded", "atlas", elsewhere=False, messages=(529, "overloaded_error")
+    ),
     Category.JOURNAL_LOST: Consequence(503, _SERVER, "journal_lost", "atlas", elsewhere=False),
     Category.JOURNAL_GAP: Consequence(503, _SERVER, "journal_gap", "atlas", elsewhere=False),
     Category.JOURNAL_REGRESSED: Consequence(503, _SERVER, "journal_regressed", "atlas", elsewhere=False),
@@ -195,6 +199,17 @@ class RequestError(AtlasError):
         super().__init__(message)
         self.message, self.status, self.code, self.param, self.type = message, status, code, param, type_
         self.headers: dict[str, str] = headers or {}
+
+
+class Declined(RequestError):
+    """A request that is refused with the consequences of a category, in any dialect; nothing was begun."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure, row = failure, failure.consequence
+        headers = {"x-should-retry": "true" if row.retry else "false"}
+        if failure.retry_after_s is not None:
+            headers["retry-after"] = f"{failure.retry_after_s:.0f}"
+        super().__init__(failure.message, status=row.status, code=row.code, type_=row.type, headers=headers)
 
 
 class StreamRefused(RequestError):

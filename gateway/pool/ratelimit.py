@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import TYPE_CHECKING, TypeAlias
 
-from gateway.core.errors import Category, Failure, RequestError
+from gateway.core.errors import Category, Declined, Failure, RequestError
 from gateway.pool.budget import Per, Unit
 
 if TYPE_CHECKING:
@@ -29,18 +29,11 @@ FULL_RETRY_S = 1
 MAX_RETRY_S = 60
 
 
-class BudgetExceeded(RequestError):
-    """A budget does not allow this request, and no repetition will help; nothing was begun.
-
-    `failure` is what the caller is told, by the table of categories.
-    """
+class BudgetExceeded(Declined):
+    """A budget does not allow this request, and no repetition will help."""
 
     def __init__(self, message: str) -> None:
-        self.failure = Failure(Category.BUDGET, message)
-        row = self.failure.consequence
-        super().__init__(
-            message, status=row.status, code=row.code, type_=row.type, headers={"x-should-retry": "false"}
-        )  # fmt: skip
+        super().__init__(Failure(Category.BUDGET, message))
 
 
 def standing_headers(dialect: str, standings: Iterable[Standing], now: float) -> Headers:

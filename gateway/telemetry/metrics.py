@@ -31,6 +31,9 @@ CIRCUIT_STATES = {"closed": 0, "half_open": 1, "open": 2}
 DENIAL_STAGES = ("admission", "limit", "stream")
 """The label values of `Metrics.budget_denials`, as `pool.budgets.Budgets.on_denied` is told them."""
 
+REFUSALS = ("connections", "streams", "loop", "queue")
+"""The label values of `Metrics.refusals`: those of `api.overload.Why`."""
+
 _Made = TypeVar("_Made")
 _Family = TypeVar("_Family", Counter, Gauge, Histogram)
 
@@ -90,6 +93,10 @@ class Metrics:
     http_seconds = _histograms(
         "atlas_http_request_duration_seconds", "Time to the end of the response", "route", buckets=_SECONDS
     )
+    refusals = _counters(
+        "atlas_overload_refusals", "Requests and connections turned away: the process had too much to do", "reason",
+        known=REFUSALS,
+    )  # fmt: skip
     overhead = _histogram(
         "atlas_overhead_seconds", "From a request's last byte to the begin of its first upstream attempt", _FAST
     )

@@ -14,6 +14,7 @@ Oddities, on purpose:
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections import deque
@@ -312,6 +313,8 @@ class Client:
         except ssl.SSLError as error:
             message = f"TLS to the provider failed ({error.reason or type(error).__name__})"
         except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                raise ProviderError(Category.POOL_EXHAUSTED, "the gateway has no file descriptor left") from error
             message = f"the provider cannot be reached ({type(error).__name__})"
         raise ProviderError(Category.CONNECT, message)
 

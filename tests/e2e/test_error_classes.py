@@ -40,7 +40,7 @@ ANTHROPIC = {
     504: anthropic.GatewayTimeoutError,
     529: anthropic.OverloadedError,
 }
-STATUS = {Category.QUOTA: 402, Category.BUDGET: 402, Category.OVERLOADED: 529}
+STATUS = {Category.QUOTA: 402, Category.BUDGET: 402, Category.OVERLOADED: 529, Category.GATEWAY_OVERLOADED: 529}
 """Where Anthropic's shape has another status than OpenAI's."""
 
 CANARY = "sk-canary-provider"

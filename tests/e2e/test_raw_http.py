@@ -228,13 +228,41 @@ def test_slow_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     run(scenario())
 
 
-def test_slow_body(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that stands still is not waited for, whatever the route does about it; its connection is reset."""
+@pytest.mark.parametrize("again", [b"", b" "])
+def test_slow_body(monkeypatch: pytest.MonkeyPatch, again: bytes) -> None:
+    """A body that stands still or trickles is not waited for, whatever the route does about it: 408 after ten beats."""
     monkeypatch.setattr("gateway.api.serving.BEAT_S", 0.01)
 
     async def scenario() -> None:
         async with served(atlas_settings()) as url, RawClient.to(url) as client:
-            assert await answers(client, POST + HOST + b"Content-Length: 100\r\n\r\n{") == []
+            await client.send(POST + HOST + b"Content-Length: 100000\r\n\r\n{")
+            trickling = asyncio.ensure_future(_trickle(client, again))
+            answer = await client.head()
+            assert (answer.status, answer.headers["connection"]) == (408, "close")
+            assert json.loads(await answer.read())["error"]["code"] == "request_timeout"
+            trickling.cancel()
+
+    run(scenario())
+
+
+async def _trickle(client: RawClient, data: bytes) -> None:
+    while data:
+        await client.send(data)
+        await asyncio.sleep(0.005)
+
+
+def test_body_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that comes in pieces for longer than ten beats, at a rate that a bad line has, is read to its end."""
+    monkeypatch.setattr("gateway.api.serving.BEAT_S", 0.01)
+
+    async def scenario() -> None:
+        body = json.dumps(ask("mock-fast", stream=False)).encode().ljust(60_000)
+        async with served(atlas_settings()) as url, RawClient.to(url) as client:
+            await client.send(POST + HOST + b"Content-Length: 60000\r\n\r\n")
+            for at in range(0, len(body), 2000):
+                await client.send(body[at : at + 2000])
+                await asyncio.sleep(0.008)
+            assert (await client.head()).status == 200
 
     run(scenario())
 

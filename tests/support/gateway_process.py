@@ -32,7 +32,7 @@ class GatewayProcess:
     """One gateway; entered it is ready, left it is gone.
 
     `folder` takes its files, which `name` begins. `port` 0 takes any free one, anew with every start. `environ` is all
-    of its environment beside PATH.
+    of its environment beside PATH. `files` bounds how many it may open.
     """
 
     def __init__(
@@ -43,7 +43,9 @@ class GatewayProcess:
         name: str = "atlas",
         port: int = 0,
         environ: Mapping[str, str] | None = None,
+        files: int | None = None,
     ) -> None:
+        self._files = files
         self.config, self.name = dict(config), name
         self._folder, self._port, self._environ = folder, port, {"PATH": "/usr/bin:/bin", **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -76,6 +78,8 @@ class GatewayProcess:
         file = self._folder / f"{self.name}.json"  # JSON is YAML
         file.write_text(json.dumps(self.config))
         command = [str(Path(sys.executable).with_name("atlas")), "serve", "--config", str(file)]
+        if self._files is not None:
+            command = ["prlimit", f"--nofile={self._files}", *command]
         with self._file("log").open("wb") as errors, self._file("out").open("wb") as output:
             self._process = subprocess.Popen(
                 [*command, "--port", str(self._port)],

@@ -24,7 +24,10 @@ TYPES = {
     529: "overloaded_error",
 }
 # pool.md section 2, where it differs from the status and type of OpenAI's shape.
-OWN = {"quota": (402, "billing_error"), "budget": (402, "billing_error"), "overloaded": (529, "overloaded_error")}
+OWN = {
+    "quota": (402, "billing_error"), "budget": (402, "billing_error"), "overloaded": (529, "overloaded_error"),
+    "gateway_overloaded": (529, "overloaded_error"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("status", TYPES)

@@ -1,0 +1,66 @@
+"""Sockets that are slow, idle or greedy on purpose, many at once, and how long a gateway lets them live."""
+
+import asyncio
+from contextlib import suppress
+from time import monotonic
+
+from bench.wire import HOST
+
+LIVES_S = 11.0
+"""Within so long all of them have to be gone."""
+TRICKLE_S = 0.5
+
+_HOST = b"Host: 127.0.0.1\r\n"
+_GET = b"GET /livez HTTP/1.1\r\n" + _HOST
+_POST = b"POST /v1/chat/completions HTTP/1.1\r\n" + _HOST + b"Content-Type: application/json\r\n"
+KINDS: dict[str, tuple[bytes, bytes]] = {
+    "silent": (b"", b""),
+    "slow head": (_GET, b"x"),
+    "half a head": (_GET, b""),
+    "idle": (_GET + b"\r\n", b""),
+    "5 MB of headers": (_GET + (b"x: " + b"y" * 1000 + b"\r\n") * 5000, b""),
+    "20,000 headers": (_GET + b"a: b\r\n" * 20_000, b""),
+    "one endless header": (_GET + b"x: ", b"y" * 200),
+    "slow body": (_POST + b"Authorization: Bearer %b\r\nContent-Length: 100000\r\n\r\n{", b" "),
+}
+"""What is sent at once, and what again and again."""
+
+
+class Sockets:
+    """Many of them against one port. `left` are those that were still open in the end."""
+
+    def __init__(self, port: int, key: str) -> None:
+        self._port, self._key = port, key.encode("ascii")
+        self.left = 0
+
+    async def run(self, count: int) -> float:
+        """Open so many, of all kinds in turn; returns seconds until the last was gone, at most `LIVES_S`."""
+        kinds = list(KINDS.values())
+        return max(await asyncio.gather(*(self._one(*kinds[at % len(kinds)]) for at in range(count))))
+
+    async def _one(self, first: bytes, again: bytes) -> float:
+        reader, writer = await asyncio.open_connection(HOST, self._port)
+        begun = monotonic()
+        try:
+            async with asyncio.timeout(LIVES_S):
+                with suppress(ConnectionError):
+                    await self._bother(reader, writer, first.replace(b"%b", self._key), again)
+        except TimeoutError:
+            self.left += 1
+        finally:
+            writer.transport.abort()
+        return monotonic() - begun
+
+    @staticmethod
+    async def _bother(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes, again: bytes) -> None:
+        """Send, and trickle, until the other side closes."""
+        reading = asyncio.ensure_future(reader.read(-1))
+        try:
+            writer.write(first)
+            while not reading.done():
+                await asyncio.wait([reading], timeout=TRICKLE_S)
+                if again and not reading.done():
+                    writer.write(again)
+            await reading
+        finally:
+            reading.cancel()

@@ -1,0 +1,83 @@
+"""Limits of keys and streams in one process: statuses, when to come back, and that nobody else is touched."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+from tests.e2e.house import CHAT, ask, house, run, sid_of
+from tests.support.chaos import Gate, Plan
+from tests.support.http import Answer
+from tests.support.keys import keyed, made
+
+
+def refused(answer: Answer, code: str) -> None:
+    """A 429 that says what it is and when to come back."""
+    assert (answer.status, answer.json["error"]["code"]) == (429, code)
+    assert answer.json["error"]["type"] == "rate_limit_error"
+    assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
+
+
+def test_requests_per_second() -> None:
+    """A key that asks more often than it may gets a 429 in its dialect; another key is served."""
+
+    async def scenario() -> None:
+        one, other = made("a"), made("b")
+        server = {"requests_per_s": 0.1}
+        async with house(server=server, kinds=("openai_chat", "anthropic"), **keyed(one, other)) as it:
+            assert (await it.ask(one.headers())).status == 200
+            refused(await it.ask(one.headers()), "rate_limit_exceeded")
+            assert (await it.ask(other.headers())).status == 200
+            body = {"model": "claude/any", "max_tokens": 9, "messages": ask()["messages"]}
+            answer = await it.call("POST", "/v1/messages", one.headers("x-api-key"), json=body)
+            assert (answer.status, answer.json["error"]["type"]) == (429, "rate_limit_error")
+            assert answer.headers["retry-after"] == "1"
+
+    run(scenario())
+
+
+def test_control_operations_per_second() -> None:
+    """Pauses, resumes, cancels and deletes count together, for each key; reading and asking do not."""
+
+    async def scenario() -> None:
+        server: Any = {"control_per_s": 2}
+        async with house(Plan(gate=Gate(2)), server=server) as it, it.chat() as answer:
+            sid = sid_of(answer)
+            assert (await it.control(sid, "pause")).status == 200
+            assert (await it.control(sid, "resume")).status == 200
+            for op in ("pause", "resume", "cancel"):
+                refused(await it.control(sid, op), "rate_limit_exceeded")
+            refused(await it.call("DELETE", f"/v1/streams/{sid}"), "rate_limit_exceeded")
+            assert (await it.status(sid))["state"] == "running"
+
+    run(scenario())
+
+
+def test_readers_of_a_stream() -> None:
+    """A reader too many is refused, in the native format and the stream's own, until one leaves; nobody is cut off."""
+
+    async def scenario() -> None:
+        gate = Gate(2)
+        async with AsyncExitStack() as stack:
+            it = await stack.enter_async_context(house(Plan(gate=gate), server={"max_readers": 2}))
+            answer = await stack.enter_async_context(it.chat())
+            path = f"/v1/streams/{sid_of(answer)}/events"
+            readers = [await stack.enter_async_context(it.read(path)) for _ in range(2)]
+            for query in ("", "?format=wire"):
+                refused(await it.call("GET", path + query), "too_many_readers")
+            gate.open()
+            for reader in (answer, *readers):
+                assert reader.status == 200
+                assert b"end" in await reader.read() or reader is answer
+            assert (await it.call("GET", path)).status == 200
+
+    run(scenario())
+
+
+def test_chat_is_not_control() -> None:
+    """Asking for answers is not held to the rate of control operations."""
+
+    async def scenario() -> None:
+        async with house(server={"control_per_s": 1}) as it, it.client() as client:
+            for _ in range(5):
+                assert (await client.request("POST", CHAT, json=ask(stream=False))).status == 200
+
+    run(scenario())

@@ -1,0 +1,180 @@
+"""What callers see of a process that has too much to do: quick refusals in their dialect, and control as ever."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+
+from tests.e2e.house import CHAT, House, ask, house, run, sid_of
+from tests.e2e.test_ops import metrics, total
+from tests.support.chaos import Gate, Plan
+from tests.support.fold import fold
+from tests.support.http import RawStream
+from tests.support.keys import keyed, made
+from tests.support.signals import eventually
+
+BOTH: dict[str, Any] = {"kinds": ("openai_chat", "anthropic")}
+
+
+@asynccontextmanager
+async def full(gate: Gate, **sections: Any) -> AsyncIterator[tuple[House, RawStream]]:
+    """A house for one stream, which is open and brings its rest through `gate`."""
+    sections = {"server": {"max_streams": 1}, **BOTH, **sections}
+    async with house(Plan(gate=gate), **sections) as it, it.chat() as answer:
+        await answer.until_frames(2)
+        yield it, answer
+
+
+def test_refusals() -> None:
+    """A stream too many is a 503 to OpenAI's client and a 529 to Anthropic's, with the headers that say when again."""
+
+    async def scenario() -> None:
+        gate = Gate(2)
+        async with full(gate) as (it, answer):
+            async with it.sdk() as client:
+                with pytest.raises(openai.InternalServerError) as refused:
+                    await client.chat.completions.create(**ask(stream=False))
+            assert refused.value.status_code == 503
+            assert (refused.value.type, refused.value.code) == ("server_error", "gateway_overloaded")
+            assert refused.value.response.headers["retry-after"] == "2"
+            assert refused.value.response.headers["x-should-retry"] == "true"
+            assert refused.value.request_id.startswith("req_")
+            async with anthropic.AsyncAnthropic(base_url=it.atlas.base_url, api_key="x", max_retries=0) as client:
+                with pytest.raises(anthropic.APIStatusError) as overloaded:
+                    await client.messages.create(model="claude/any", max_tokens=9, messages=ask()["messages"])
+            assert overloaded.value.status_code == 529
+            body: Any = overloaded.value.body
+            assert body["error"]["type"] == "overloaded_error"
+            assert body["request_id"] == overloaded.value.response.headers["request-id"]
+            assert overloaded.value.response.headers["retry-after"] == "2"
+            samples = await metrics(it)
+            assert total(samples, "atlas_overload_refusals", 'reason="streams"') == 2
+            assert total(samples, "atlas_http_requests", f'route="{CHAT}"', 'status="503"') == 1
+            gate.open()
+            assert fold(await answer.read()).done
+            await eventually(lambda: it.channels == 0)
+            assert (await it.ask()).status == 200
+
+    run(scenario())
+
+
+def test_control_has_priority() -> None:
+    """A process that takes no more streams still shows, pauses, resumes and cancels those it has, and is probed."""
+
+    async def scenario() -> None:
+        async with full(Gate(2)) as (it, answer):
+            assert (await it.ask()).status == 503
+            for path in ("/livez", "/readyz", "/metrics", f"/v1/streams/{sid_of(answer)}"):
+                assert (await it.call("GET", path)).status == 200
+            for op in ("pause", "resume", "cancel"):
+                assert (await it.control(sid_of(answer), op)).status == 200
+            await answer.read()
+
+    run(scenario())
+
+
+def test_connection_is_kept() -> None:
+    """A refusal costs the client no connection, whatever body it had begun to send; what it sends next is answered."""
+
+    async def scenario() -> None:
+        async with full(Gate(2)) as (it, answer), it.client() as client:
+            body = json.dumps(ask()).encode() + b" " * 200_000
+            for _ in range(3):
+                assert (await client.request("POST", CHAT, {"content-type": "application/json"}, body)).status == 503
+            assert (await client.request("GET", "/livez")).status == 200
+            await it.control(sid_of(answer), "cancel")
+            await answer.read()
+
+    run(scenario())
+
+
+def test_refused_in_a_row() -> None:
+    """Of many requests sent without waiting for answers the first refusal is the last answer: it closes."""
+
+    async def scenario() -> None:
+        async with full(Gate(2)) as (it, answer), it.client() as client:
+            body = json.dumps(ask()).encode()
+            head = (
+                b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            )
+            probe = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            await client.send(probe + (head % (CHAT.encode(), len(body)) + body) * 2000)
+            seen = []
+            for _ in range(2):
+                one = await client.head()
+                await one.read()
+                seen.append((one.status, one.headers.get("connection")))
+            assert seen == [(200, None), (503, "close")]
+            await it.control(sid_of(answer), "cancel")
+            await answer.read()
+
+    run(scenario())
+
+
+def test_no_body_is_asked_for() -> None:
+    """A client that asks before it sends its body is told not to, and its connection is closed."""
+
+    async def scenario() -> None:
+        async with full(Gate(2)) as (it, answer), it.client() as client:
+            head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+            await client.send(head % CHAT.encode())
+            refused = await client.head()
+            assert (refused.status, refused.headers["connection"]) == (503, "close")
+            await it.control(sid_of(answer), "cancel")
+            await answer.read()
+
+    run(scenario())
+
+
+def test_burst() -> None:
+    """Hundreds of requests at the same moment are all answered; meanwhile a probe does not wait for them."""
+
+    async def scenario() -> None:
+        async with house() as it, AsyncExitStack() as stack:
+            probe, *clients = [await stack.enter_async_context(it.client()) for _ in range(301)]
+            asked = [asyncio.ensure_future(one.request("POST", CHAT, json=ask(stream=False))) for one in clients]
+            await asyncio.sleep(0)
+            assert (await probe.request("GET", "/livez")).status == 200
+            assert {(await one).status for one in asked} == {200}
+
+    run(scenario(), timeout=30)
+
+
+def test_slow_loop() -> None:
+    """While the loop is too slow for longer than a second, new streams are refused and running ones go on."""
+
+    async def scenario() -> None:
+        gate = Gate(2)
+        async with full(gate, server={"max_loop_s": 1e-9}) as (it, answer):
+            await eventually(lambda: it.app.gate.overload.strain.standing)
+            refused = await it.ask()
+            assert (refused.status, refused.headers["retry-after"]) == (503, "2")
+            assert total(await metrics(it), "atlas_overload_refusals", 'reason="loop"') == 1
+            gate.open()
+            assert fold(await answer.read()).done
+
+    run(scenario())
+
+
+def test_fair_share() -> None:
+    """The last places are for tenants that hold less than their share: one that holds the others is refused first."""
+
+    async def scenario() -> None:
+        noisy, quiet = made("noisy"), made("quiet")
+        sections = {"server": {"max_streams": 10}, **keyed(noisy, quiet)}
+        async with house(Plan(stall_at_event=3), **sections) as it, AsyncExitStack() as stack:
+
+            async def statuses(headers: dict[str, str], times: int) -> list[int]:
+                streams = [await stack.enter_async_context(it.chat(headers)) for _ in range(times)]
+                return [stream.status for stream in streams]
+
+            it.up.plan = Plan(gate=Gate(20))
+            assert await statuses(noisy.headers(), 10) == [200] * 9 + [503]
+            assert await statuses(quiet.headers(), 2) == [200, 503]
+
+    run(scenario())
