@@ -22,7 +22,7 @@ from gateway.api import pool as pool_api
 from gateway.api.agent_runs import AgentRuns
 from gateway.api.auth import INFER, check_declared
 from gateway.api.count_tokens import CountTokens
-from gateway.api.cross_origin import for_browsers
+from gateway.api.cross_origin import for_browsers, readable_by
 from gateway.api.deps import Services
 from gateway.api.drain import Drain, Others
 from gateway.api.edge import UNMATCHED, Edge
@@ -169,6 +169,7 @@ def create(
     hot, bounds = _hot(services), from_settings.overload_bounds(settings)
     gate = Gate(bounds, frozenset(path for _, path in hot), hub, keyring, clock)
     gate.on_refused = partial(_count_refused, metrics)
+    gate.extra_fields = partial(readable_by, settings.server.cors_origins)
     pipeline.max_streams = bounds.max_streams
     app = Atlas(
         title="Atlas", version=__version__, redirect_slashes=False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.middleware.cors import CORSMiddleware
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from starlette.types import ASGIApp
 
@@ -32,4 +32,16 @@ def for_browsers(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     return CORSMiddleware(
         app, allow_origins=origins, allow_methods=("GET", "POST", "DELETE"), allow_headers=("*",),
         expose_headers=READABLE, max_age=PREFLIGHT_S,
+    )  # fmt: skip
+
+
+def readable_by(origins: Sequence[str], headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The header lines by which a page may read an answer that the app did not give; none for other origins."""
+    origin = next((value for name, value in headers if name == b"origin"), None)
+    if origin is None or not ("*" in origins or origin.decode("latin-1") in origins):
+        return b""
+    readable = ", ".join(READABLE).encode("ascii")
+    return (
+        b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\nvary: Origin\r\n"
+        % (origin, readable)
     )  # fmt: skip

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.api.auth import Keyring
+    from gateway.api.exchange import Headers
     from gateway.api.overload import Bounds
     from gateway.core.clock import Clock
     from gateway.dialects.catalog import Dialect
@@ -103,6 +104,8 @@ class Gate:
     def __init__(self, bounds: Bounds, paths: frozenset[str], hub: Hub, keyring: Keyring, clock: Clock) -> None:
         self.paths, self.connections = paths, 0
         self.on_refused: Callable[[Why, str, int], None] = lambda _why, _path, _status: None
+        self.extra_fields: Callable[[Headers], bytes] = lambda _headers: b""
+        """What an answer to a request with these headers holds beside its own."""
         self.overload: Overload[Guest] = Overload(bounds)
         self._bounds, self._hub, self._keyring, self._clock = bounds, hub, keyring, clock
         self._channels, self._shared = hub.channels, bounds.shared
@@ -129,18 +132,20 @@ class Gate:
             self._count()
         why = overload.refusal(tenant, len(self._channels), self.connections)
         if why is not None:
-            guest.turn_away(self.refusal(guest.scope["path"], why))
+            guest.turn_away(self.refusal(guest.scope, why))
             return
         overload.taken(tenant)
         overload.lines.join(tenant, guest, now)
         if not self._is_due:
             self._pass_soon()
 
-    def refusal(self, path: str, why: Why) -> Answer:
+    def refusal(self, scope: Any, why: Why) -> Answer:
         """The answer to a request, or a connection, that is turned away, which is counted."""
+        path = scope["path"]
         answer = self._refusals.of(dialect_of(path, versioned=False), why)
         self.on_refused(why, path, answer.status)
-        return answer
+        fields = self.extra_fields(scope["headers"])
+        return answer._replace(rest=fields + answer.rest) if fields else answer
 
     async def run(self) -> None:
         """Feel the loop's pulse, until cancelled."""

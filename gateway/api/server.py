@@ -29,6 +29,7 @@ GATE = "atlas.gate"
 CRAMMED_IDLE_S = 1
 MAX_HELD = 16_384
 """What one turn may give a connection before it is written at once, bytes."""
+NOTHING_ASKED: Any = {"path": "", "headers": ()}
 
 
 class Protocol(HardenedProtocol):
@@ -44,7 +45,7 @@ class Protocol(HardenedProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Begin to answer a request, unless the gate has it wait or turns it away."""
         gate = self._gate
-        if gate is None or cycle.scope["path"] not in gate.paths or gate.lets_in():
+        if gate is None or cycle.scope["path"] not in gate.paths or gate.lets_in() or cycle.scope["method"] != "POST":
             super()._start_asgi_task(cycle, app)
         else:
             gate.meet(_Guest(self, cycle, app))
@@ -73,7 +74,7 @@ class Protocol(HardenedProtocol):
         if gate is not None:
             gate.connections += 1
             if gate.is_shut:
-                self.say(gate.refusal("", Why.CONNECTIONS), close=True)
+                self.say(gate.refusal(NOTHING_ASKED, Why.CONNECTIONS), close=True)
 
     def on_message_begin(self) -> None:
         """A request begins."""

@@ -4,16 +4,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import openai
 import pytest
 
+from bench import slow
+from bench.callers import Crowd
+from bench.wire import Wire, request
 from tests.e2e.house import CHAT, House, ask, house, run, sid_of
 from tests.e2e.test_ops import metrics, total
 from tests.support.chaos import Gate, Plan
 from tests.support.fold import fold
+from tests.support.gateway_process import GatewayProcess
 from tests.support.http import RawStream
 from tests.support.keys import keyed, made
 from tests.support.signals import eventually
@@ -59,6 +64,25 @@ def test_refusals() -> None:
             assert fold(await answer.read()).done
             await eventually(lambda: it.channels == 0)
             assert (await it.ask()).status == 200
+
+    run(scenario())
+
+
+def test_preflight_is_answered() -> None:
+    """What a browser asks before a page may call is no stream, and is answered when no streams are taken."""
+
+    async def scenario() -> None:
+        page = {"origin": "https://page.example", "access-control-request-method": "POST"}
+        server: Any = {"max_streams": 1, "cors_origins": ["https://page.example"]}
+        async with full(Gate(2), server=server) as (it, answer):
+            assert (await it.call("OPTIONS", CHAT, page)).status == 200
+            refused = await it.ask({"origin": "https://page.example"})
+            assert (refused.status, refused.headers["access-control-allow-origin"]) == (503, "https://page.example")
+            assert "retry-after" in refused.headers["access-control-expose-headers"]
+            other = await it.ask({"origin": "https://other.example"})
+            assert (other.status, "access-control-allow-origin" in other.headers) == (503, False)
+            await it.control(sid_of(answer), "cancel")
+            await answer.read()
 
     run(scenario())
 
@@ -159,6 +183,45 @@ def test_slow_loop() -> None:
             assert fold(await answer.read()).done
 
     run(scenario())
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+def test_more_than_it_can_do(tmp_path: Path, wire: Wire) -> None:
+    """Of far too many at once each is served or properly refused; control is answered; then everything is as before."""
+
+    async def scenario() -> None:
+        config = {"mock": {"enabled": True}, "server": {"queue_s": 0.05}}
+        async with GatewayProcess(config, tmp_path) as gateway, gateway.client() as probe:
+            crowd = Crowd(gateway.port, request(gateway.port, "mock-fast", wire=wire), wire)
+            calling = asyncio.ensure_future(crowd.loop(600, 1.0))
+            while not calling.done():
+                assert (await probe.request("GET", "/v1/streams")).status == 200
+                await asyncio.sleep(0.05)
+            tally = await calling
+            assert (tally.bad, tally.words) == (0, [])
+            assert tally.good
+            assert tally.refusal_s
+            after = await crowd.run(10, 1.0)
+            crowd.close()
+            assert (after.good, after.sent) == (after.sent, after.sent)
+
+    run(scenario(), timeout=60)
+
+
+def test_slow_sockets(tmp_path: Path) -> None:
+    """Sockets that are slow, idle or greedy are all gone after eleven seconds, while others are served."""
+
+    async def scenario() -> None:
+        async with GatewayProcess({"mock": {"enabled": True}}, tmp_path) as gateway:
+            sockets = slow.Sockets(gateway.port, "any")
+            crowd = Crowd(gateway.port, request(gateway.port, "mock-fast"))
+            await crowd.connect(20)
+            _, tally = await asyncio.gather(sockets.run(160), crowd.run(20, 10.0))
+            crowd.close()
+            assert sockets.left == 0
+            assert (tally.good, tally.bad) == (tally.sent, 0)
+
+    run(scenario(), timeout=60)
 
 
 def test_fair_share() -> None:
