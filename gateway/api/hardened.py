@@ -14,6 +14,7 @@ Oddities, on purpose:
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from typing import Any, NamedTuple, cast
@@ -36,6 +37,7 @@ MIN_RATE = 500
 MAX_HEAD = 32_768
 MAX_HEADERS = 100
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _NOTED = frozenset({b"expect", b"host", b"transfer-encoding"})
 
 
@@ -58,6 +60,7 @@ class HardenedProtocol(HttpToolsProtocol):
     _read = 0
     _unsent = 0
     _body = 0
+    _idle_bytes = 0  # of chunks' extensions and trailers, since the last byte of a body
     _hosts = 0
     _coding = b""
     _host = b""
@@ -66,11 +69,21 @@ class HardenedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Some bytes have come."""
         self._read = len(data)
-        begun = self.scope
+        cycle: Any = self.cycle
+        if b"pgrade" in data and (cycle is None or not cycle.more_body):
+            data = _without_upgrade(data)
+        begun, body = self.scope, self._body
         super().data_received(data)
         if self._head >= 0 and self.scope is begun:
             self._head += len(data)
             if self._head > MAX_HEAD and not self.transport.is_closing():
+                self._refusal = _too_large()
+                self.send_400_response("")
+        elif self._body != body or self.scope is not begun:
+            self._idle_bytes = 0
+        elif cycle is not None and cycle.more_body:
+            self._idle_bytes += len(data)
+            if self._idle_bytes > MAX_HEAD and not self.transport.is_closing():
                 self._refusal = _too_large()
                 self.send_400_response("")
 
@@ -81,7 +94,9 @@ class HardenedProtocol(HttpToolsProtocol):
         self._coding = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header is whole."""
+        """A header is whole; what comes behind the body is a trailer, which must not pass for one (RFC 9110, 6.5.1)."""
+        if self._head < 0:
+            return
         name = name.lower()
         if name in _NOTED:
             self._note(name, value)
@@ -231,6 +246,16 @@ class HardenedProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle  # None before the first request
         if cycle is not None:
             cycle.disconnected = True  # `connection_lost` is still to come: no answer is no error
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The same, without the wish to speak something else than HTTP/1.1 in the head at its begin.
+
+    A server may ignore it (RFC 9110, 7.8), but the parser would take the body for the other protocol's. Java's client
+    asks for HTTP/2 so in every first request.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-no-up:", head) + end + rest
 
 
 def _bad(message: str) -> RequestError:

@@ -236,7 +236,6 @@ def test_fair_share() -> None:
                 streams = [await stack.enter_async_context(it.chat(headers)) for _ in range(times)]
                 return [stream.status for stream in streams]
 
-            it.up.plan = Plan(gate=Gate(20))
             assert await statuses(noisy.headers(), 10) == [200] * 9 + [503]
             assert await statuses(quiet.headers(), 2) == [200, 503]
 

@@ -168,6 +168,69 @@ def test_usual(case: str) -> None:
     run(scenario())
 
 
+TRAILERS = {
+    "host": b"Host: elsewhere",
+    "key": b"X-Api-Key: another",
+    "header of ours": b"Idempotency-Key: \x80",
+    "length": b"X-Length: 5",
+}
+
+
+def chunked(body: bytes, trailer: bytes = b"") -> bytes:
+    """A request for an answer, in one chunk."""
+    return CHUNKED + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(body), body, trailer)
+
+
+@pytest.mark.parametrize("case", TRAILERS)
+def test_trailer(case: str) -> None:
+    """What stands behind a body is no header: it neither moves the request to another host nor shows another key."""
+
+    async def scenario() -> None:
+        async with house() as it, it.client() as client:
+            await client.send(chunked(json.dumps(ask(stream=False)).encode(), TRAILERS[case] + b"\r\n"))
+            assert (await client.head()).status == 200
+
+    run(scenario())
+
+
+HIDDEN_FLOODS = {
+    "a huge trailer": chunked(b"{}")[:-2] + b"x: " + b"y" * 300_000,
+    "many trailers": chunked(b"{}")[:-2] + b"x: y\r\n" * 50_000,
+    "a huge extension of a chunk": CHUNKED + b"1;" + b"x" * 300_000,
+}
+
+
+@pytest.mark.parametrize("case", HIDDEN_FLOODS)
+def test_hidden_flood(case: str) -> None:
+    """What a body does not count, extensions of chunks and trailers, is bounded like a head."""
+
+    async def scenario() -> None:
+        async with house() as it, it.client() as client:
+            assert await answers(client, HIDDEN_FLOODS[case]) in ([431], [])
+            assert it.up.requests == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("field", [b"Upgrade: h2c", b"UPGRADE: websocket", b"upgrade:h2c"])
+def test_upgrade_is_ignored(field: bytes) -> None:
+    """A client that would rather speak another protocol, as Java's does, is served its request with its whole body."""
+
+    async def scenario() -> None:
+        async with house() as it, it.client() as client:
+            body = json.dumps(ask(stream=False)).encode()
+            head = POST + HOST + b"Connection: Upgrade, HTTP2-Settings\r\n" + field + b"\r\n"
+            request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+            for _ in range(2):
+                await client.send(request + GET + HOST + b"\r\n")
+                for _ in range(2):
+                    answer = await client.head()
+                    await answer.read()
+                    assert answer.status == 200
+
+    run(scenario())
+
+
 def test_old_version() -> None:
     """HTTP/1.0 is served, also without a Host header where hosts are not checked."""
 
