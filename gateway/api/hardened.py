@@ -74,18 +74,15 @@ class HardenedProtocol(HttpToolsProtocol):
             data = _without_upgrade(data)
         begun, body = self.scope, self._body
         super().data_received(data)
-        if self._head >= 0 and self.scope is begun:
-            self._head += len(data)
-            if self._head > MAX_HEAD and not self.transport.is_closing():
-                self._refusal = _too_large()
-                self.send_400_response("")
-        elif self._body != body or self.scope is not begun:
+        if self.scope is not begun or self._body != body:
             self._idle_bytes = 0
+        elif self._head >= 0:
+            self._head += len(data)
         elif cycle is not None and cycle.more_body:
             self._idle_bytes += len(data)
-            if self._idle_bytes > MAX_HEAD and not self.transport.is_closing():
-                self._refusal = _too_large()
-                self.send_400_response("")
+        if max(self._head, self._idle_bytes) > MAX_HEAD and not self.transport.is_closing():
+            self._refusal = _too_large()
+            self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """A request begins."""
