@@ -1,8 +1,8 @@
 """The gate before the routes that begin streams: it lets requests in, lets them wait, or turns them away.
 
 It stands in the server, where a head is whole and no task exists yet: what is refused costs neither a body nor a
-place anywhere. While there is no overload a request passes by a comparison of two numbers (`lets_in`). All other routes (control,
-reading, probes, metrics) never meet it, so they are served at once whatever waits here.
+place anywhere. While there is no overload a request passes by a comparison of two numbers (`lets_in`). All other routes
+(control, reading, probes, metrics) never meet it, so they are served at once whatever waits here.
 
 At most `PER_PASS` requests begin each time the loop comes round, so a burst of any size neither holds up running
 streams nor control; the others wait in their tenants' lines.

@@ -29,6 +29,7 @@ SPARE = 0.9
 """Of the streams at once, what tenants may take beyond their fair share, where there are several."""
 SMOOTHING = 0.3
 SLOWEST = 1.0
+MEASURED_S = 0.1
 STARVED = 10
 
 T = TypeVar("T")
@@ -128,8 +129,8 @@ class Lines(Generic[T]):
         return item
 
     def measure(self, now: float) -> None:
-        """Learn how many begin in a second; called now and then."""
-        if not self.waiting or now <= self._measured:
+        """Learn how many begin in a second; called now and then. A moment is too short to tell."""
+        if not self.waiting or now - self._measured < MEASURED_S:
             return
         rate = self._begun / (now - self._measured)
         self._rate = max(rate if not self._rate else self._rate + SMOOTHING * (rate - self._rate), SLOWEST)

@@ -154,6 +154,21 @@ def test_goodput(times: int) -> None:
     assert it.longest["all"] <= 0.02
 
 
+def test_looks_at_bad_moments() -> None:
+    """A look just after somebody began to wait, when nobody has begun yet, does not make the process seem slow."""
+    lines: Lines[int] = Lines()
+    now = 0.0
+    for _ in range(1000):
+        for n in range(64):
+            lines.join("all", n, now)
+        lines.measure(now + 0.001)
+        while lines.next() is not None:
+            now += 0.001
+        now += 0.001
+    lines.join("all", 0, now)
+    assert lines.wait_s("all") < 0.1
+
+
 def test_noisy() -> None:
     """A tenant that sends five times what there is room for costs the others nothing of what they send."""
     it = Simulation(1000)
