@@ -55,7 +55,7 @@ from gateway.telemetry.metrics import CIRCUIT_STATES, Metrics
 from gateway.traced_streams import TracedStreams
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 
     from fastapi import APIRouter
     from starlette.types import ASGIApp
@@ -166,11 +166,8 @@ def create(
     _gauges(metrics, hub, backing)
     metrics.before_scrape(partial(_endpoint_gauges, metrics, pool, clock))
     drain = Drain(hub, pipeline, clock, settings.server.drain_s, _others(backing))
-    hot, bounds = _hot(services), from_settings.overload_bounds(settings)
-    gate = Gate(bounds, frozenset(path for _, path in hot), hub, keyring, clock)
-    gate.on_refused = partial(_count_refused, metrics)
-    gate.extra_fields = partial(readable_by, settings.server.cors_origins)
-    pipeline.max_streams = bounds.max_streams
+    hot = _hot(services)
+    gate = _gate(settings, services, hot)
     app = Atlas(
         title="Atlas", version=__version__, redirect_slashes=False,
         lifespan=_lifespan(pipeline, (keeper.run, gate.run), upstreams, drain, backing),
@@ -178,8 +175,9 @@ def create(
     app.services, app.drain, app.gate = services, drain, gate
     app.reload = Reload(settings, services, pool, agents, runs, upstreams)
     app.edge = Edge(services, hot, app.framework)
-    inner = app.edge if tracer is None else Traced(app.edge, tracer, app.edge.hot)
-    app.entrance = for_browsers(inner, settings.server.cors_origins)
+    app.entrance = for_browsers(
+        app.edge if tracer is None else Traced(app.edge, tracer, app.edge.hot), settings.server.cors_origins
+    )
     for router in (
         *_stream_routers(services),
         pool_api.router(pool, clock),
@@ -192,6 +190,16 @@ def create(
     check_declared(app.routes)
     complete(app)
     return app
+
+
+def _gate(settings: Settings, services: Services, hot: Mapping[tuple[str, str], HotRoute]) -> Gate:
+    """What guards the hot routes, and the bound of streams behind it."""
+    bounds, pipeline = from_settings.overload_bounds(settings), services.pipeline
+    gate = Gate(bounds, frozenset(path for _, path in hot), pipeline.hub, services.keyring, services.clock)
+    gate.on_refused = partial(_count_refused, services.metrics)
+    gate.extra_fields = partial(readable_by, settings.server.cors_origins)
+    pipeline.max_streams = bounds.max_streams
+    return gate
 
 
 def _trace(pipeline: Pipeline, traced: TracedStreams) -> None:
