@@ -42,6 +42,10 @@ class Connection(Protocol):
         """Write what `write_now` holds back."""
         ...
 
+    def owns(self, send: Send) -> bool:
+        """Whether `send` is the server's own."""
+        ...
+
     def answer(self, scope: Any, status: int, headers: Headers, data: bytes, *, more: bool, chunked: bool) -> bool:
         """Write a head and the first part of its body; False where it cannot be done at once."""
         ...
@@ -176,10 +180,11 @@ class Exchange:
 
     async def _begin(self, status: int, headers: Headers, data: bytes, *, more: bool, chunked: bool) -> None:
         connection = self._connection
-        numbered = headers + self.id_headers()
-        if connection is not None and connection.answer(self.scope, status, numbered, data, more=more, chunked=chunked):
-            self.status, self.whole = status, not more
-            return
+        if connection is not None and connection.owns(self._send):
+            numbered = headers + self.id_headers()
+            if connection.answer(self.scope, status, numbered, data, more=more, chunked=chunked):
+                self.status, self.whole = status, not more
+                return
         await self.start(status, headers)
         await self.write(data, more=more)
 

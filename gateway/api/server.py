@@ -127,6 +127,10 @@ class Protocol(HardenedProtocol):
         if held and not self.transport.is_closing():
             self.transport.write(held)
 
+    def owns(self, send: Any) -> bool:
+        """Whether `send` is this connection's own: nothing is around it that wants to see or change a head."""
+        return getattr(send, "__self__", None) is self.cycle
+
     def answer(
         self, scope: Any, status: int, headers: Sequence[tuple[bytes, bytes]], data: bytes, *, more: bool, chunked: bool
     ) -> bool:

@@ -32,6 +32,7 @@ ELSEWHERE = {
     Category.TIMEOUT_TOTAL: "the owner's clock",
     Category.EMPTY: "a whole answer without content, seen by the group",
     Category.POOL_EXHAUSTED: "our own limit",
+    Category.GATEWAY_OVERLOADED: "our own limit",
     Category.NO_ENDPOINT: "our own health",
     Category.CANCELLED: "the caller's",
     Category.BUDGET: "our own limit",

@@ -28,12 +28,16 @@ TYPES = {
 
 
 def check(answer: Answer, status: int, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    """The answer is an error of this status in Anthropic's shape, with all that its readers rely on; returns it."""
+    """The answer is an error of this status in Anthropic's shape, with all that its readers rely on; returns it.
+
+    Beside it stands the stream's status, where there is a stream.
+    """
     assert answer.status == status, answer
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-should-retry"] == ("true" if status == 408 else "false")
     body = answer.json
-    assert set(body) == {"type", "error", "request_id"}
+    assert set(body) - {"stream"} == {"type", "error", "request_id"}
+    assert body.get("stream", {}).get("id") == answer.headers.get("x-atlas-stream-id")
     assert body["type"] == "error"
     assert body["request_id"] == answer.headers["request-id"] == answer.headers["x-request-id"]
     assert body["request_id"].startswith("req_")
