@@ -129,7 +129,9 @@ class Lines(Generic[T]):
         return item
 
     def measure(self, now: float) -> None:
-        """Learn how many begin in a second; called now and then. A moment is too short to tell."""
+        """Learn how many begin in a second; called now and then. A moment is too short to tell, and an idle one old."""
+        if not self.waiting:
+            self._rate = 0.0
         if not self.waiting or now - self._measured < MEASURED_S:
             return
         rate = self._begun / (now - self._measured)

@@ -6,6 +6,7 @@ is limited by the minute or over all replicas is a budget, see `gateway.pool.pla
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 from gateway.core.errors import RequestError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from gateway.core.principal import Principal
 
 BURST_S = 1.0
+ROUNDING_S = 1e-6
+"""What sums of clocks and shares are off by, at most."""
 
 
 class Rate:
@@ -32,14 +35,15 @@ class Rate:
         """
         if self.per_s is None:
             return
-        now = self._clock.monotonic()
-        paid = max(self._paid.get(who.key_id, 0.0), now) + 1.0 / self.per_s
-        if paid - now > max(BURST_S, 1.0 / self.per_s):
-            raise self._exceeded(self.per_s)
+        now, each_s = self._clock.monotonic(), 1.0 / self.per_s
+        paid = max(self._paid.get(who.key_id, 0.0), now) + each_s
+        over_s = paid - now - max(BURST_S, each_s)
+        if over_s > ROUNDING_S:
+            raise self._exceeded(self.per_s, max(1, ceil(over_s)))
         self._paid[who.key_id] = paid
 
-    def _exceeded(self, per_s: float) -> RequestError:
+    def _exceeded(self, per_s: float, after_s: int) -> RequestError:
         return RequestError(
-            f"a key may make {per_s:g} {self._what} a second here; try again in 1 s",
-            status=429, code="rate_limit_exceeded", type_="rate_limit_error", headers={"retry-after": "1"},
+            f"a key may make {per_s:g} {self._what} a second here; try again in {after_s} s",
+            status=429, code="rate_limit_exceeded", type_="rate_limit_error", headers={"retry-after": str(after_s)},
         )  # fmt: skip

@@ -8,6 +8,7 @@ When `hedging` lets one out is its business, what follows the first content that
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 from gateway.core.errors import Failure
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.core.chat import ChatRequest
     from gateway.pool.asked import Asked
     from gateway.pool.endpoint import Endpoint
+    from gateway.pool.hedging import Hedging
     from gateway.pool.unbroken import Begun
 
 
@@ -47,9 +49,20 @@ class Hedged(Attempts):
         hedging = self._group.hedging
         if hedging is None or not self._may_hedge:
             return await super()._to_content(asked, request)
+        running: list[asyncio.Task[Asked | None]] = []
+        try:
+            return await self._race(asked, request, hedging, running)
+        except BaseException:
+            await self._abandon(running)
+            raise
+
+    async def _race(
+        self, asked: Asked, request: ChatRequest, hedging: Hedging, running: list[asyncio.Task[Asked | None]]
+    ) -> Asked | None:
+        """Whoever is in `running` when this is left in another way is nobody's yet."""
         late: list[asyncio.Task[Asked | None]] = []
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(super()._to_content(asked, request))]
+            running.append(tasks.create_task(super()._to_content(asked, request)))
             await asyncio.wait(running, timeout=hedging.wait_s(asked.endpoint.candidate.statistics))
             rival = None if running[0].done() else self._rival()
             if rival is not None:
@@ -62,8 +75,18 @@ class Hedged(Attempts):
                     each.cancel()
                     late.append(each)
         for each in late:
+            running.remove(each)
             await self._leave_late(each)
         return found
+
+    async def _abandon(self, running: Sequence[asyncio.Task[Asked | None]]) -> None:
+        """The request is left while somebody had just come to content: give the places back, close the sockets."""
+        ended = [each for each in running if each.done() and not each.cancelled() and each.exception() is None]
+        found = [asked for asked in (each.result() for each in ended) if asked is not None]
+        for asked in found:
+            asked.trial.released(self._group.clock())
+        for asked in found:
+            await asked.leave(*sys.exc_info())
 
     @property
     def _may_hedge(self) -> bool:

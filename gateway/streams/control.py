@@ -211,9 +211,10 @@ class StreamControl:
         return _shown(answer, "closed")
 
     async def _closed_elsewhere(self, before: Record, wait_s: float) -> Upstream:
-        """The word of a stream's owner that is not here; `before` is the record as it was before the cancel."""
-        if rid_of(before.owner) == self._fleet.rid:
-            return "closed"  # its session has left
+        """The word of a stream's owner whose session is not here; `before` is the record as before the cancel.
+
+        An owner of this replica without a session has left, and gave its word, or is about to begin.
+        """
         loop = asyncio.get_running_loop()
         begun, (pause_s, most_s) = loop.time(), WORD_POLL_S
         try:

@@ -169,6 +169,23 @@ def test_looks_at_bad_moments() -> None:
     assert lines.wait_s("all") < 0.1
 
 
+def test_a_bad_moment_is_forgotten() -> None:
+    """What was slow once is no reason to refuse a burst an hour later."""
+    lines: Lines[int] = Lines()
+    for n in range(40):
+        lines.join("all", n, 0.0)
+    for _ in range(16):
+        lines.next()
+    lines.measure(3.0)
+    assert lines.wait_s("all") > 1
+    while lines.next() is not None:
+        pass
+    lines.measure(3.05)
+    for n in range(100):
+        lines.join("all", n, 3600.0)
+    assert lines.wait_s("all") == 0
+
+
 def test_noisy() -> None:
     """A tenant that sends five times what there is room for costs the others nothing of what they send."""
     it = Simulation(1000)

@@ -79,3 +79,12 @@ def test_even_callers(per_s: int) -> None:
     for _ in range(100):
         assert takes(rate)
         clock.advance(1 / per_s + 1e-9)
+
+
+@given(per_s=st.floats(0.05, 20), now=st.floats(0, 1e6))
+def test_the_first_ones_are_never_refused(per_s: float, now: float) -> None:
+    """After a rest a key may do as many at once as in a second, at least one, whatever the clock says."""
+    clock = ManualClock()
+    clock.advance(now)
+    rate = Rate(per_s, "things", clock)
+    assert all(takes(rate) for _ in range(max(1, int(per_s))))
