@@ -13,7 +13,8 @@ from gateway.commands.errors import BindError
 if TYPE_CHECKING:
     from config.settings import Settings
 
-BACKLOG = 2048
+BACKLOG = 65_535
+"""As long as the kernel lets a listener's queue be (`net.core.somaxconn`): who finds it full comes a second later."""
 
 
 def exposure(settings: Settings) -> str | None:
