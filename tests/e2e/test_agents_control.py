@@ -64,14 +64,14 @@ def test_a_pause_makes_nobody_late() -> None:
 
     async def scenario() -> None:
         gate = Gate()
-        limits = {"step_s": 0.2, "retries": 0}
+        limits = {"step_s": 1.0, "retries": 0}
         async with house(**team(limits=limits, on_failure="fail"), streams=QUICK) as it:
             plan(it, steps(("hull", "ada", ())))
             it.up.plans["ada"] = HULL.with_(gate=gate)
             sid = await begin(it)
             await gate.held()
             await it.control(sid, "pause")
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.2)
             await it.control(sid, "resume")
             gate.open()
             assert (await ended(it, sid))["state"] == "completed"
