@@ -70,7 +70,7 @@ class HardenedProtocol(HttpToolsProtocol):
         """Some bytes have come."""
         self._read = len(data)
         cycle: Any = self.cycle
-        if b"pgrade" in data and (cycle is None or not cycle.more_body):
+        if b"pgrade" in data and (cycle is None or cycle.response_complete or not cycle.more_body):
             data = _without_upgrade(data)
         begun, body = self.scope, self._body
         super().data_received(data)
@@ -173,7 +173,8 @@ class HardenedProtocol(HttpToolsProtocol):
         error = self._refusal or _bad("this is not HTTP/1.1 as RFC 9112 has it")
         cycle: Any = self.cycle
         if cycle is not None and not cycle.response_complete:
-            if cycle.response_started or not cycle.more_body or cycle.scope is not self.scope:
+            is_behind = bool(self.pipeline)  # an answer to an earlier request is under way
+            if is_behind or cycle.response_started or not cycle.more_body or cycle.scope is not self.scope:
                 self.abort()
                 return
             cycle.disconnected = True  # its task finds nobody to answer

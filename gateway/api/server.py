@@ -186,7 +186,7 @@ class _Guest:
     @property
     def is_gone(self) -> bool:
         """Whether its client has hung up."""
-        return bool(self._cycle.disconnected)
+        return bool(self._cycle.disconnected) or self._protocol.transport.is_closing()
 
     def begin(self) -> None:
         """Start to answer it."""

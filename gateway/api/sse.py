@@ -222,6 +222,6 @@ class Delivery:
         elif isinstance(error, HandedOver):
             self._exchange.abort()
         elif (frame := self._renderer.broken(failure)) is not None:
-            await self._exchange.write(frame, more=False)
+            await self._exchange.write(self._unsent + frame, more=False)
         else:
             self._exchange.abort()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -98,6 +99,15 @@ class Heir(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ending:
+    """A stream that is ended here: what was known of it, what its legs took, and the step that says so."""
+
+    known: Known
+    took: Took | None
+    step: Step
+
+
 class Sweeper:
     """Looks at what dead replicas left, every `sweep_s`.
 
@@ -110,6 +120,7 @@ class Sweeper:
         self._orphans, self._journal, self._hub, self._heir = orphans, journal, hub, heir
         self._sweep_s, self._rng = sweep_s, rng
         self._ended: list[str] = []
+        self._unanswered: list[_Ending] = []
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -126,6 +137,7 @@ class Sweeper:
     async def turn(self) -> bool:
         """One look; whether there is more to do at once."""
         try:
+            await self._end_unanswered()
             await self._sweep_strays()
             room = A_TURN
             for rid in await self._orphans.dead():
@@ -161,12 +173,15 @@ class Sweeper:
                     if self._is_settled(sid, outcome):
                         settled.append(sid)
         finally:
-            ended, self._ended = self._ended, []
             if settled:
                 await self._orphans.settled(rid, settled)
-            if ended:
-                await self._orphans.announce(ended)
+            await self._announce()
         return len(settled)
+
+    async def _announce(self) -> None:
+        ended, self._ended = self._ended, []
+        if ended:
+            await self._orphans.announce(ended)
 
     @staticmethod
     def _is_settled(sid: str, outcome: bool | BaseException) -> bool:
@@ -217,12 +232,35 @@ class Sweeper:
         usage, legs = (_usage(known), len(known.facts.get("legs", ()))) if took is None else took.usage()
         end = End(State.FAILED, "owner_lost", LOST, usage, legs)
         step = Step(op=Op.FINISH, op_id=f"lost:{self._orphans.rid}:{record.gen}", expect_gen=record.gen, end=end)
-        answer, entries = await self._journal.step(record.sid, step)
+        return await self._take_step(_Ending(known=known, took=took, step=step))
+
+    async def _end_unanswered(self) -> None:
+        """Repeat the steps whose answer was lost: each may have been this replica's to tell of, and to bill."""
+        unanswered, self._unanswered = self._unanswered, []
+        for at, ending in enumerate(unanswered):
+            try:
+                await self._take_step(ending)
+            except JournalUnavailable:
+                self._unanswered += unanswered[at + 1 :]
+                raise
+            except JournalError:
+                continue  # it is gone
+        await self._announce()
+
+    async def _take_step(self, ending: _Ending) -> bool:
+        """Whether it has ended; False if somebody else changed it meanwhile."""
+        known, took, step = ending.known, ending.took, ending.step
+        sid = known.record.sid
+        try:
+            answer, entries = await self._journal.step(sid, step)
+        except JournalUnavailable:
+            self._unanswered.append(ending)
+            raise
         if answer.outcome is Outcome.STALE:
             return False
-        if answer.outcome is Outcome.CHANGED:
-            await self._tell(known, {} if took is None else took.settle(end))
-        channel = self._hub.find(record.sid)
+        if answer.outcome is Outcome.CHANGED and step.end is not None:
+            await self._tell(known, {} if took is None else took.settle(step.end))
+        channel = self._hub.find(sid)
         for entry in entries:
             if channel is None or not channel.offer(entry):
                 break  # the tail reader finds it

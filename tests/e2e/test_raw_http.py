@@ -17,6 +17,7 @@ from tests.e2e.house import CHAT, ask, house, run
 from tests.support.chaos import ChaosProvider, Gate, Plan
 from tests.support.fold import fold
 from tests.support.http import CutBodyError, RawClient, RawStream
+from tests.support.keys import keyed, made
 from tests.support.server import atlas_settings
 
 GET = b"GET /livez HTTP/1.1\r\n"
@@ -231,6 +232,29 @@ def test_upgrade_is_ignored(field: bytes) -> None:
     run(scenario())
 
 
+def test_upgrade_behind_a_body_that_nobody_wanted() -> None:
+    """The same on a connection whose last request was refused before its body had come."""
+
+    async def scenario() -> None:
+        key = made("a")
+        async with house(**keyed(key)) as it, it.client() as client:
+            refused = POST + HOST + b"Content-Length: 4\r\n\r\n"
+            await client.send(refused)
+            answer = await client.head()
+            await answer.read()
+            assert answer.status == 401
+            await client.send(b"late")
+            await asyncio.sleep(0.05)  # another read
+            body = json.dumps(ask(stream=False)).encode()
+            head = POST + HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nAuthorization: Bearer " + key.secret.encode()
+            await client.send(head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            answer = await client.head()
+            await answer.read()
+            assert answer.status == 200
+
+    run(scenario())
+
+
 def test_old_version() -> None:
     """HTTP/1.0 is served, also without a Host header where hosts are not checked."""
 
@@ -241,14 +265,21 @@ def test_old_version() -> None:
     run(scenario())
 
 
-def test_rubbish_behind_a_request() -> None:
-    """Bytes that are no request, sent while another is answered, never get into that answer: it is cut by a reset."""
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        pytest.param(b"\x00rubbish\r\n\r\n", id="no request"),
+        pytest.param(CHUNKED + b"zz\r\n", id="body"),
+    ],
+)
+def test_rubbish_behind_a_request(rubbish: bytes) -> None:
+    """What is refused while an earlier request is answered never gets into that answer: it is cut by a reset."""
 
     async def scenario() -> None:
         async with house(Plan(gate=Gate(2))) as it, it.client() as client:
             answer = await client.stream("POST", CHAT, json=ask())
             await answer.until_frames(2)
-            await client.send(b"\x00rubbish\r\n\r\n")
+            await client.send(rubbish)
             assert b"400" not in await answer.read_cut()
             assert answer.ended in {"eof", "reset"}
 

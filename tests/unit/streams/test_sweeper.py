@@ -11,7 +11,7 @@ from gateway.core.events import Claim, End, State
 from gateway.core.ids import new_sid
 from gateway.core.usage import Usage
 from gateway.streams.fleet_redis import FleetTiming
-from gateway.streams.journal import Appended, Known, UnknownStream
+from gateway.streams.journal import Appended, JournalUnavailable, Known, UnknownStream
 from gateway.streams.layout_redis import key_of_owned
 from gateway.streams.lifecycle import Op, Record, Step
 from gateway.streams.status import usage_object
@@ -318,3 +318,34 @@ def test_a_stray_is_ended_by_its_own_replica(server: RedisServer, monkeypatch: p
                 assert client.smembers(key_of_owned(replica.rid)) == {served.sid.encode()}
 
     run(story())
+
+
+def test_an_end_whose_answer_was_lost_is_told_of(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who wrote an end and was not told so asks again, and is then who says and bills it: once, like any other."""
+
+    async def story() -> None:
+        async with replicas(1, server.url) as (living,), replicas(1, server.url) as (dead,):
+            record, _ = await dead.begin()
+            take, lost = living.journal.step, [True]
+
+            async def loses_the_answer(sid: str, step: Step) -> Any:
+                answer = await take(sid, step)
+                if lost and step.op is Op.FINISH:
+                    lost.clear()
+                    msg = "no answer"
+                    raise JournalUnavailable(msg)
+                return answer
+
+            monkeypatch.setattr(living.journal, "step", loses_the_answer)
+            await dead.die()
+            async with asyncio.TaskGroup() as tasks:
+                sweeping = tasks.create_task(living.sweeper.run())
+                await until(lambda: _is_swept(server, dead))
+                sweeping.cancel()
+            assert not lost
+            assert [type(control) for control in await _controls(living, record.sid)] == [End]
+
+    run(story())
+    assert [each.message for each in caplog.records].count("the replica of a stream is gone") == 1
