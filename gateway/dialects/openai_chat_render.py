@@ -35,10 +35,10 @@ from gateway.core.events import (
 )
 from gateway.dialects.openai_errors import failure_body, stream_cancelled
 from gateway.dialects.openai_merge import accumulate, merge
+from gateway.dialects.openai_usage import shown_usage
 
 if TYPE_CHECKING:
     from gateway.core.errors import Failure
-    from gateway.core.usage import Usage
 
 DIALECT = "openai_chat"
 DONE = b"data: [DONE]\n\n"
@@ -181,7 +181,7 @@ class StreamRenderer:
         if not choices and usage is None:
             return progress, b""  # another dialect's extras and usage
         progress, roles = self._roles(progress, choices)
-        data = self._chunk(progress, list(choices.values()), None if usage is None else _usage(usage))
+        data = self._chunk(progress, list(choices.values()), None if usage is None else shown_usage(usage))
         if usage is not None:
             progress = msgspec.structs.replace(progress, usage=usage, said=True)
         elif progress.usage is not None and progress.said:
@@ -224,7 +224,7 @@ class StreamRenderer:
         closing = self._close(progress, reason)
         report = progress.usage or (UsageReport(end.usage) if end.usage else None)
         if self._asked_usage and report is not None and (closing or not progress.said or progress.usage is None):
-            closing += self._chunk(progress, [], _usage(report))
+            closing += self._chunk(progress, [], shown_usage(report))
         return progress, data + closing + DONE
 
     def _flush(self, progress: Progress) -> tuple[Progress, bytes]:
@@ -294,7 +294,7 @@ class Collector:
         }
         report = self._usage or (UsageReport(end.usage) if end.usage else None)
         if report is not None:
-            body["usage"] = _usage(report)
+            body["usage"] = shown_usage(report)
         return _encode(body)
 
     def _fold(self, event: Event) -> None:
@@ -310,7 +310,10 @@ class Collector:
                     "logprobs": None,
                 },
             )
-            accumulate(choice["message"], part.pop("delta"))
+            said = part.pop("delta")
+            if isinstance(event, Extra) and event.more and isinstance(said.get("content"), list):
+                del said["content"]  # as text, it comes behind
+            accumulate(choice["message"], said)
             choice["finish_reason"] = part.pop("finish_reason") or choice["finish_reason"]
             del part["index"]
             accumulate(choice, part)
@@ -344,9 +347,9 @@ def _opening(delta: dict[str, Any]) -> dict[str, Any]:
 def _add(choices: dict[int, dict[str, Any]], event: Event, *, foreign: bool) -> None:
     """Put one event into the choices of a chunk, which may be a `foreign` one: then no word of the source is shown."""
     match event:
-        case Text(choice=index, text=text):
+        case Text(choice=index, text=text) if not _has_parts(choices, index):
             _delta(choices, index)["content"] = text
-        case Reasoning(choice=index, text=text, key=key):
+        case Reasoning(choice=index, text=text, key=key) if not _has_parts(choices, index):
             _delta(choices, index)[_REASONING.get(key, key)] = text
         case Refusal(choice=index, text=text):
             _delta(choices, index)["refusal"] = text
@@ -364,6 +367,11 @@ def _add(choices: dict[int, dict[str, Any]], event: Event, *, foreign: bool) -> 
             pass
 
 
+def _has_parts(choices: dict[int, dict[str, Any]], index: int) -> bool:
+    """Whether the source's own list of parts stands in the chunk, which says all that is behind it."""
+    return index in choices and isinstance(choices[index]["delta"].get("content"), list)
+
+
 def _delta(choices: dict[int, dict[str, Any]], index: int) -> dict[str, Any]:
     return cast("dict[str, Any]", choices.setdefault(index, _choice(index, {}))["delta"])
 
@@ -376,23 +384,6 @@ def _call(event: ToolCall) -> dict[str, Any]:
     if event.id is not None or event.name is not None:
         call.update(id=event.id, type="function")
     return {**call, "function": function}
-
-
-def _usage(report: UsageReport) -> dict[str, Any]:
-    """OpenAI's usage object: the provider's own in the same dialect, else built from the canonical one."""
-    if report.source is not None and report.dialect == DIALECT:
-        return report.source
-    usage: Usage = report.usage
-    shown: dict[str, Any] = {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-    }
-    if usage.cached_tokens is not None:
-        shown["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
-    if usage.reasoning_tokens is not None:
-        shown["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
-    return shown
 
 
 def _frame_bytes(body: dict[str, Any]) -> bytes:

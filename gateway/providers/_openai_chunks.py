@@ -4,15 +4,14 @@ Oddities, on purpose:
 1. The template. Nearly every chunk of a stream differs from the one before in its `content` only. Once a chunk was
    parsed, the bytes before and after that string are kept, and a chunk that has both around one whole JSON string is
    the same document with another string: exact by JSON's grammar, at a tenth of the cost, with all unknown members.
-2. Tool calls are keyed by `id` when a new one appears, else by `index`, and numbered densely: several vendors send
-   index 0 for every parallel call.
+2. Tool calls are keyed by `id` when a new one appears, else by `index`: see `_openai_calls`.
 3. Members that say nothing canonical stay in `Extra` patches; null members that the SDKs default to null are dropped.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -24,12 +23,16 @@ from gateway.core.events import (
     Refusal,
     SourceEvent,
     Text,
-    ToolCall,
     UsageReport,
     encode,
 )
 from gateway.core.usage import Usage
+from gateway.providers._openai_calls import Calls
+from gateway.providers._openai_errors import FAILED_ENDS
 from gateway.providers._reading import InStreamError, Malformed, Skipping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DIALECT = "openai_chat"
 TEMPLATES_TRIED = 4
@@ -51,6 +54,9 @@ _REASONS: dict[str, FinishReason] = {
     "function_call": "tool_calls",
     "model_length": "length",
     "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "safety": "content_filter",
+    "sensitive": "content_filter",
     "tool_use": "tool_calls",
     "end_turn": "stop",
     "eos": "stop",
@@ -59,30 +65,6 @@ _REASONS: dict[str, FinishReason] = {
 
 _decode = msgspec.json.Decoder().decode
 _decode_string = msgspec.json.Decoder(str).decode
-
-
-class _Calls:
-    """The tool calls of one choice."""
-
-    __slots__ = ("by_id", "by_index", "named")
-
-    def __init__(self) -> None:
-        self.by_id: dict[str, int] = {}
-        self.by_index: dict[int, int] = {}
-        self.named: set[int] = set()
-
-    def place(self, index: int, call_id: str | None) -> tuple[int, bool]:
-        """The dense index of a fragment, and whether it begins a call."""
-        if call_id is not None and call_id in self.by_id:
-            return self.by_id[call_id], False
-        if call_id is None and index in self.by_index:
-            return self.by_index[index], False
-        dense = len(self.named)
-        self.named.add(dense)
-        self.by_index[index] = dense
-        if call_id is not None:
-            self.by_id[call_id] = dense
-        return dense, True
 
 
 class ChunkDecoder(Skipping):
@@ -95,7 +77,8 @@ class ChunkDecoder(Skipping):
         self._top: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
         self._spoken: set[int] = set()
-        self._calls: dict[int, _Calls] = {}
+        self._calls: dict[int, Calls] = {}
+        self._id = ""
         self._prefix = self._suffix = b""
         self._before: list[SourceEvent] = []
         self._choice_of_template = 0
@@ -159,6 +142,7 @@ class ChunkDecoder(Skipping):
         if choices is None and not isinstance(members.get("usage"), dict):
             msg = "a chunk without choices, usage or error"
             raise Malformed(msg)
+        self._id = self._id or _text(members.get("id")) or ""
         events: list[SourceEvent] = []
         for choice in _objects(choices or [], "choices"):
             self._choice(choice, events)
@@ -176,9 +160,9 @@ class ChunkDecoder(Skipping):
             raise Malformed(msg)
         if choice.get("error"):
             raise InStreamError(choice["error"])
-        reason = choice.get("finish_reason")
-        if reason == "error":
-            raise InStreamError({"message": "the provider ended the answer with an error"})
+        reason = _text(choice.get("finish_reason"))
+        if reason in FAILED_ENDS:
+            raise InStreamError({"message": f"the provider ended the answer with {reason!r}", "code": reason})
         self.seen.add(index)
         patch = {
             name: value
@@ -193,9 +177,10 @@ class ChunkDecoder(Skipping):
             said = any(value for name, value in rest.items() if name != "role")
             events.append(Extra(DIALECT, patch, index, content=said))
         events += found
-        if isinstance(reason, str) and reason:
+        if reason is not None:
             self.finished.add(index)
-            events.append(Finish(index, _REASONS.get(reason, "stop"), None if reason in _PLAIN else reason))
+            events += self._calls[index].rest() if index in self._calls else ()
+            events.append(Finish(index, _canonical(reason), None if reason in _PLAIN else reason))
 
     def _delta(self, index: int, delta: dict[str, Any], found: list[SourceEvent]) -> dict[str, Any]:
         """Append what the delta says; returns the members that say nothing canonical."""
@@ -207,6 +192,9 @@ class ChunkDecoder(Skipping):
                 found.append(said)
             elif name == "tool_calls" and isinstance(value, list):
                 self._tool_calls(index, value, found, rest)
+            elif name == "content" and isinstance(value, list):
+                rest[name] = value
+                found += _parts(index, value)
             elif _is_kept(name, value, first=first, with_role="role" in delta):
                 rest[name] = value
         if delta:
@@ -214,17 +202,15 @@ class ChunkDecoder(Skipping):
         return rest
 
     def _tool_calls(self, choice: int, fragments: list[Any], found: list[SourceEvent], rest: dict[str, Any]) -> None:
-        calls = self._calls.setdefault(choice, _Calls())
+        calls = self._calls.setdefault(choice, Calls(choice, self._id))
         unknown: list[dict[str, Any]] = []
         for position, fragment in enumerate(_objects(fragments, "tool_calls")):
-            call_id = _text(fragment.get("id"))
             function = _members(fragment.get("function"))
-            index, begins = calls.place(_place(fragment.get("index"), position), call_id)
+            place, call_id = _place(fragment.get("index"), position), _text(fragment.get("id"))
             arguments = _arguments(function.get("arguments"))
-            if begins:
-                found.append(ToolCall(choice, index, arguments, call_id, _text(function.get("name"))))
-            elif arguments:
-                found.append(ToolCall(choice, index, arguments))
+            index, said = calls.take(place, call_id, _text(function.get("name")), arguments)
+            if said is not None:
+                found.append(said)
             extra = {name: value for name, value in fragment.items() if name not in _FRAGMENT}
             if extra:
                 unknown.append({"index": index, **extra})
@@ -266,6 +252,11 @@ _PLAIN = frozenset({"stop", "length", "tool_calls", "content_filter"})
 _FRAGMENT = frozenset({"index", "id", "type", "function"})
 
 
+def _canonical(reason: str) -> FinishReason:
+    """What a host's own word for an end means; Google's have a second one behind a colon."""
+    return _REASONS.get(reason.lower().partition(":")[0], "stop")
+
+
 def _said(choice: int, name: str, value: Any) -> SourceEvent | None:
     """The event of a member that says something canonical."""
     if not isinstance(value, str) or not value:
@@ -279,6 +270,17 @@ def _said(choice: int, name: str, value: Any) -> SourceEvent | None:
             return Refusal(choice, value)
         case _:
             return None
+
+
+def _parts(choice: int, parts: list[Any]) -> Iterator[SourceEvent]:
+    """What a list of parts says, as Mistral's thinking models send it instead of text."""
+    for part in map(_members, parts):
+        thought = part.get("thinking")
+        texts = [_members(piece).get("text") for piece in thought] if isinstance(thought, list) else [thought]
+        if said := "".join(text for text in texts if isinstance(text, str)):
+            yield Reasoning(choice, said)
+        if text := _text(part.get("text")):
+            yield Text(choice, text)
 
 
 def _is_kept(name: str, value: Any, *, first: bool, with_role: bool) -> bool:

@@ -4,6 +4,12 @@ from gateway.core.errors import Category
 from gateway.providers._errors import Vocabulary
 from gateway.providers._vocabulary import CODES, STATUSES, WORDS
 
+FAILED_ENDS = frozenset({
+    "error", "abort", "cancelled", "model_error", "network_error", "timeout", "insufficient_system_resource",
+})  # fmt: skip
+"""Finish reasons by which hosts say that an answer is none: vLLM, SGLang, Zhipu, DeepSeek, OpenRouter. `[DONE]` follows
+most of them, as if it were whole."""
+
 _CODES: dict[str, Category] = CODES | {
     "string_above_max_length": Category.CONTEXT_LENGTH,
     "exceed_context_size_error": Category.CONTEXT_LENGTH,
@@ -28,6 +34,7 @@ _CODES: dict[str, Category] = CODES | {
     "arrearage": Category.QUOTA,
     "engine_overloaded_error": Category.OVERLOADED,
     "overloaded": Category.OVERLOADED,
+    "insufficient_system_resource": Category.OVERLOADED,
     "capacity_exceeded": Category.OVERLOADED,
     "nocapacity": Category.OVERLOADED,
     "deploymentnotfound": Category.MODEL_NOT_FOUND,

@@ -51,11 +51,18 @@ def of_openai(chunks: list[Members]) -> Said:
         finish = "content_filter"  # a model that refuses says so in a member of its own, and ends with a plain stop
     return Said(
         text=(delta.get("content") or "") + (delta.get("refusal") or ""),
-        reasoning=delta.get("reasoning_content") or delta.get("reasoning") or "",
+        reasoning=delta.get("reasoning_content") or delta.get("reasoning") or _thoughts(chunks),
         calls=[(call.get("name", ""), _arguments(call["arguments"])) for call in choice["calls"]],
         finish=_OLD.get(finish, finish),
         usage=_openai_usage(whole.get("usage")),
     )
+
+
+def _thoughts(chunks: list[Members]) -> str:
+    """What Mistral's lists of parts say: the SDK knows none, and replaces them by the text that follows."""
+    contents = [choice.get("delta", {}).get("content") for chunk in chunks for choice in chunk["choices"]]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return "".join(piece["text"] for part in parts if part["type"] == "thinking" for piece in part["thinking"])
 
 
 def of_openai_whole(completion: Members) -> Said:

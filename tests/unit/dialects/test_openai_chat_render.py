@@ -112,6 +112,27 @@ def test_dialects_own_content() -> None:
     assert data_frames(data)[-1].json["choices"][0]["delta"] == {"audio": {"data": "AA=="}}
 
 
+PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "a"}]
+LISTED = (
+    Extra("openai_chat", {"delta": {"content": PARTS}}, 0, more=True, content=True),
+    Reasoning(0, "hm", more=True),
+    Text(0, "a"),
+)
+
+
+def test_list_of_parts_is_said_once() -> None:
+    """Where the source's own list of parts is shown, what it says is not said again beside it."""
+    renderer = StreamRenderer(START)
+    _, data = renderer.render(renderer.initial, list(LISTED), 1, 1)
+    assert data_frames(data)[-1].json["choices"][0]["delta"] == {"content": PARTS}
+
+
+def test_list_of_parts_as_a_whole() -> None:
+    """A whole answer has its text as text, also where one part came in a list and the next one did not."""
+    message = collected(*LISTED, Text(0, "b"))["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("ab", "hm")
+
+
 def test_broken_log() -> None:
     """A log that cannot be read on ends the one response with an error frame."""
     assert fold(StreamRenderer(START).broken(Failure(Category.JOURNAL, "gone"))).error is not None

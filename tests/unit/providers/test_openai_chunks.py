@@ -86,6 +86,43 @@ def test_id_on_every_fragment() -> None:
     ) == [(0, "a", "f", "{1}")]
 
 
+def test_an_id_on_every_fragment_that_is_new_each_time() -> None:
+    """A fragment without a name goes on with the call of its index, whatever id it brings: hosts make them up anew."""
+    assert called(
+        calls(fragment("", 0, "a1", "f")),
+        calls(fragment("{1", 0, "a2")),
+        calls(fragment("", 1, "b1", "g")),
+        calls(fragment("}", 0, "a3"), fragment("{}", 1, "b2")),
+    ) == [(0, "a1", "f", "{1}"), (1, "b1", "g", "{}")]
+
+
+def test_whole_calls_without_ids() -> None:
+    """Hosts without ids send calls whole, each as index 0: they are two calls, with ids that a client can answer by."""
+    found = called(calls(fragment('{"a": 1}', 0, "", "f")), calls(fragment('{"a": 2}', 0, "", "f")))
+    assert [call[2:] for call in found] == [("f", '{"a": 1}'), ("f", '{"a": 2}')]
+    ids = [call[1] for call in found]
+    assert len({*ids}) == 2
+    assert all(ids)
+    assert found == called(calls(fragment('{"a": 1}', 0, "", "f")), calls(fragment('{"a": 2}', 0, "", "f")))
+
+
+def test_a_name_on_every_fragment_without_ids() -> None:
+    """While the arguments are no whole object, a repeated name begins nothing."""
+    ((index, call_id, *rest),) = called(calls(fragment('{"a":', 0, "", "f")), calls(fragment(" 1}", 0, "", "f")))
+    assert (index, bool(call_id), rest) == (0, True, ["f", '{"a": 1}'])
+
+
+def test_a_name_that_comes_late() -> None:
+    """A call is said when its name is known, or the answer is over: nobody can run it before."""
+    assert called(calls(fragment("{", 0, "a")), calls(fragment("1", 0, None, "f")), calls(fragment("}", 0))) == [
+        (0, "a", "f", "{1}")
+    ]
+    assert events(calls(fragment("{}", 0, "a")), chunk({}, "tool_calls")) == [
+        ToolCall(0, 0, "{}", "a", more=True),
+        Finish(0, "tool_calls"),
+    ]
+
+
 def test_sparse_indexes() -> None:
     """Numbers are dense in the order of appearance."""
     assert [call[0] for call in called(calls(fragment("", 3, "a", "f")), calls(fragment("", 7, "b", "g")))] == [0, 1]
@@ -114,12 +151,35 @@ def test_choices_number_their_calls_apart() -> None:
         ("function_call", "tool_calls", "function_call"),
         ("model_length", "length", "model_length"),
         ("eos", "stop", "eos"),
+        ("sensitive", "content_filter", "sensitive"),
+        ("content_filter: PROHIBITED_CONTENT", "content_filter", "content_filter: PROHIBITED_CONTENT"),
+        ("MAX_TOKENS", "length", "MAX_TOKENS"),
         ("something_new", "stop", "something_new"),
     ],
 )
 def test_finish(said: str, reason: Any, source: str | None) -> None:
     """A vendor's own word for an end is understood, and kept."""
     assert events(chunk({}, said)) == [Finish(0, reason, source)]
+
+
+@pytest.mark.parametrize("said", ["abort", "network_error", "insufficient_system_resource", "error"])
+def test_a_finish_that_is_a_failure(said: str) -> None:
+    """A host that breaks an answer off by its finish reason has failed, though `[DONE]` follows."""
+    decoder = ChunkDecoder()
+    assert decoder.feed([chunk({"content": "a"}), chunk({}, said), b"[DONE]"]) == [Text(0, "a")]
+    with pytest.raises(InStreamError):
+        decoder.feed([])
+    assert not decoder.complete
+
+
+def test_a_list_of_parts() -> None:
+    """Thoughts and text that come as a list of parts are told to other dialects, behind the list for this one."""
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "a"}]
+    assert events(chunk({"content": parts})) == [
+        Extra(DIALECT, {"delta": {"content": parts}}, 0, more=True, content=True),
+        Reasoning(0, "hm", more=True),
+        Text(0, "a"),
+    ]
 
 
 def test_everything_in_one_chunk() -> None:
