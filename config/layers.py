@@ -16,6 +16,12 @@ from config.problems import ConfigError, Loc, Problem, did_you_mean
 from config.settings import Settings
 
 _CONSEQUENCES = frozenset({"default_factory_not_called"})  # of another error in the same section
+_PLAIN = {
+    "missing": "is required", "too_short": "must not be empty", "tuple_type": "must be a list",
+    "model_type": "must be a section, with members of its own", "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number", "bool_parsing": "must be true or false",
+}  # fmt: skip
+"""What is wrong by pydantic's name of it, where its own words are not an operator's."""
 _SECRETIVE = frozenset({"keys", "key_pepper", "headers", "base_url", "proxy", "url", "agents"})
 
 
@@ -87,17 +93,14 @@ def _problem(details: ErrorDetails, layers: Sequence[Layer]) -> Problem:
 def _message(details: ErrorDetails, loc: Loc) -> str:
     if details["type"] == "extra_forbidden":
         return f"unknown key{did_you_mean(str(loc[-1]), members_at(loc[:-1]))}"
-    if details["type"] == "missing":
-        return "is required"
-    if details["type"] == "too_short":
-        return "must not be empty"
-    said = (
+    if (plain := _PLAIN.get(details["type"])) is not None:
+        return plain
+    return (
         details["msg"]
         .removeprefix("Value error, ")
         .replace("Input should ", "must ")
         .replace("String should ", "must ")
     )
-    return "must be a list" if details["type"] == "tuple_type" else said
 
 
 def _came(details: ErrorDetails, loc: Loc, layer: Layer) -> str:

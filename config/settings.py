@@ -44,7 +44,7 @@ class Server(Section):
     host: Word = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
-    allowed_hosts: tuple[Word, ...] = Field(default_factory=_hosts_for)
+    allowed_hosts: tuple[Word, ...] = Field(default_factory=_hosts_for, min_length=1)
     max_body: Size = 50 * 2**20
     cors_origins: tuple[Origin, ...] = ()
     max_streams: Annotated[int | None, Field(ge=1)] = None

@@ -5,6 +5,7 @@ configuration is wrong, 3 no gateway was reached; 130 after Ctrl-C, 141 if nobod
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from gateway import __version__
 from gateway.commands import agents, completion, doctor, keys, litellm, pool, serve, streams
 from gateway.commands.errors import CommandError
 from gateway.commands.parts import HEADING, Help, Parser
-from gateway.commands.terminal import USAGE, Terminal
+from gateway.commands.terminal import FAILED, USAGE, Terminal
 
 _DESCRIPTION = """A self-hosted gateway in front of LLM providers.
 
@@ -24,6 +25,7 @@ _DESCRIPTION = """A self-hosted gateway in front of LLM providers.
   atlas streams ls                  what it is doing right now
   atlas COMMAND --help              more of each"""
 _INTERRUPTED, _NOBODY_READS = 130, 141
+_UNWRITTEN = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -40,10 +42,16 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         terminal.complain(str(error))
         return error.code
     except KeyboardInterrupt:
+        terminal.end_line()
         return _INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in _UNWRITTEN:
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
-        return _NOBODY_READS
+        if error.errno == errno.EPIPE:
+            return _NOBODY_READS
+        terminal.complain(f"the answer cannot be written: {error.strerror}")
+        return FAILED
     return code
 
 

@@ -101,7 +101,11 @@ def tracer(settings: Settings) -> Tracer | None:
 
 
 def backing(settings: Settings, clock: Clock, metrics: Metrics) -> Backing:
-    """The journal in this process, or the one that replicas share."""
+    """The journal in this process, or the one that replicas share.
+
+    Raises:
+        ValueError: its URL is none.
+    """
     journal = settings.journal
     if journal.kind == "memory" or journal.url is None:
         return InMemory(_bounds(settings), clock)
@@ -109,7 +113,10 @@ def backing(settings: Settings, clock: Clock, metrics: Metrics) -> Backing:
         url=journal.url, degrade=journal.degrade, lease_s=journal.lease_s, poll_s=journal.poll_s,
         sweep_s=journal.sweep_s,
     )  # fmt: skip
-    return InRedis(place, _bounds(settings), clock, metrics)
+    try:
+        return InRedis(place, _bounds(settings), clock, metrics)
+    except ValueError as error:
+        raise ValueError(f"journal.url: {error}") from None
 
 
 def recoverable(settings: Settings) -> Callable[[str], bool]:

@@ -326,7 +326,11 @@ def _provider(found: EndpointSettings, key: str | None, transport: Transport, cl
 def _transport(found: EndpointSettings, timeouts: Timeouts, *, propagates: bool = False) -> Transport:
     tls = (found.base_url or "").startswith("https:")
     headers = {name: value.get_secret_value() for name, value in found.headers.items()}
-    if headers or propagates:
-        kind = Propagating if propagates else FixedHeaders
-        return kind(timeouts, headers, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
-    return Transport(timeouts, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
+    kind = Propagating if propagates else FixedHeaders
+    try:
+        if headers or propagates:
+            return kind(timeouts, headers, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
+        return Transport(timeouts, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
+    except OSError as error:  # of the certificates: no such file, or none in it
+        msg = f"endpoint {found.name!r}: ca_file {found.ca_file!r} cannot be used: {error.strerror or error}"
+        raise ValueError(msg) from None

@@ -5,12 +5,15 @@ which they began. Everything is built before anything is replaced, so a configur
 nothing. New endpoints begin without history: breakers closed, rates at zero.
 
 What is bound at the start (address, journal, bounds of streams) cannot be replaced; `needs_restart` names it.
+
+Keys may come and go, but not all of them: without any everybody is let in, and a file that was emptied, or is just
+being written, looks like that. Whoever means it restarts.
 """
 
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from gateway import from_settings
 from gateway.agents_from_settings import catalog
@@ -18,6 +21,8 @@ from gateway.pool.routes import RouteTable
 from gateway.pool_from_settings import Upstreams, groups, prices
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agents.catalog import Catalog
     from config.settings import Settings
     from gateway.api.deps import Services
@@ -28,22 +33,23 @@ if TYPE_CHECKING:
 BOUND = ("server", "journal", "streams", "telemetry")
 APPLIED = frozenset({"server.log_level"})
 """Of these sections, what whoever runs the process applies by itself."""
+KeyChange: TypeAlias = Literal["key.add", "key.change", "key.remove"]
 
 
 class Reload:
-    """What of an app can be replaced; `settings` are those in force."""
+    """What of an app can be replaced; `settings` were applied last, over those that it was built with."""
 
     def __init__(
         self, settings: Settings, services: Services, pool: Pool, agents: Catalog, runs: Runs, upstreams: Upstreams
     ) -> None:
-        self.settings, self._services, self._pool = settings, services, pool
+        self.settings, self._bound, self._services, self._pool = settings, settings, services, pool
         self._agents, self._runs, self._upstreams = agents, runs, upstreams
 
     def apply(self, settings: Settings) -> list[str]:
         """Put these settings in force; returns what of them waits for the next start, as `server.port`.
 
         Raises:
-            ValueError: they cannot be used, and nothing was changed.
+            ValueError: they cannot be used, or would let everybody in, and nothing was changed.
         """
         services, pipeline, old = self._services, self._services.pipeline, self._upstreams
         upstreams = Upstreams(tracer=old.tracer, propagates=old.propagates)
@@ -54,6 +60,8 @@ class Reload:
         keyring, plans = from_settings.keyring(settings, services.clock), from_settings.plans(settings)
         books = copy(pipeline.bookkeeping.books)
         books.prices = prices(settings)
+        if self.settings.keys and not settings.keys:
+            raise ValueError("keys: all of them are gone, and without any everybody is let in; restart if you mean it")
         # Nothing below fails or waits: no request meets a half of it.
         services.keyring.replace(keyring)
         services.routes.replace(routes)
@@ -66,9 +74,20 @@ class Reload:
         names = {endpoint.name for endpoint in settings.endpoints}
         for gone in [endpoint.name for endpoint in self.settings.endpoints if endpoint.name not in names]:
             services.metrics.forget(gone)
-        waiting = needs_restart(self.settings, settings)
         self.settings = settings
-        return waiting
+        return needs_restart(self._bound, settings)
+
+
+def key_changes(old: Settings, new: Settings) -> Iterator[tuple[KeyChange, str]]:
+    """What becomes of which key, by its name, when these settings follow those."""
+    before, after = ({key.id: key for key in settings.keys} for settings in (old, new))
+    for name in before.keys() - after.keys():
+        yield "key.remove", name
+    for name in after.keys() - before.keys():
+        yield "key.add", name
+    for name in after.keys() & before.keys():
+        if after[name] != before[name]:
+            yield "key.change", name
 
 
 def needs_restart(old: Settings, new: Settings) -> list[str]:

@@ -119,4 +119,5 @@ def add_text(output: list[str], events: list[Event]) -> None:
 
 
 def _exchange(request: Request) -> Exchange:
-    return Exchange(request.scope, request.receive, request._send)  # noqa: SLF001  it answers nothing, it only reads
+    """To read with; it answers nothing."""
+    return Exchange(request.scope, request.receive, request._send, request.scope.get(REQUEST_ID, ""))  # noqa: SLF001

@@ -45,6 +45,14 @@ class Key:
     expires: float | None = None
 
 
+class LapsedKey(RequestError):
+    """A known key is not valid any more; `who` it spoke for."""
+
+    def __init__(self, message: str, code: str, who: Principal) -> None:
+        super().__init__(message, status=401, code=code, headers={"www-authenticate": _INVALID})
+        self.who = who
+
+
 class Keyring:
     """The keys of one app. Without any, everybody is `local` and credentials are not looked at."""
 
@@ -54,11 +62,11 @@ class Keyring:
         self._revoked: frozenset[str] = frozenset()
         self._refusals = Refusals(clock)
 
-    def refused(self, error: RequestError, scope: Mapping[str, Any]) -> RequestError:
-        """Somebody is turned away with this error, which is returned."""
+    def refused(self, error: RequestError, scope: Mapping[str, Any], who: Principal | None = None) -> RequestError:
+        """Somebody is turned away with this error, which is returned; `who` it is, if the key is a known one."""
         client: tuple[str, int] | None = scope.get("client")
         self._refusals.record(
-            error.code or "", status=error.status, client=client and client[0], method=scope.get("method", "")
+            error.code or "", who, status=error.status, client=client and client[0], method=scope.get("method", "")
         )
         return error
 
@@ -117,12 +125,12 @@ class Keyring:
             raise refusal
         return key.principal
 
-    def _refusal(self, key: Key) -> RequestError | None:
+    def _refusal(self, key: Key) -> "LapsedKey | None":
         """Why a key that is known is not valid now."""
         if key.expires is not None and self._clock.now() >= key.expires:
-            return unauthorized("the key has expired", "expired_api_key")
+            return LapsedKey("the key has expired", "expired_api_key", key.principal)
         if self.is_revoked(key.principal.key_id):
-            return unauthorized("the key was revoked", "revoked_api_key")
+            return LapsedKey("the key was revoked", "revoked_api_key", key.principal)
         return None
 
 
@@ -154,9 +162,9 @@ class Access:
             try:
                 who = keyring.principal(scope["headers"])
             except RequestError as error:
-                raise keyring.refused(error, scope) from None
+                raise keyring.refused(error, scope, error.who if isinstance(error, LapsedKey) else None) from None
             if self.scopes.isdisjoint(who.scopes):
-                raise keyring.refused(self._forbidden(), scope)
+                raise keyring.refused(self._forbidden(), scope, who)
         return admitted(scope, who)
 
     def _forbidden(self) -> RequestError:

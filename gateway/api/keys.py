@@ -55,7 +55,7 @@ def router(keyring: Keyring, backing: Backing) -> APIRouter:
             raise RequestError(msg, status=404, code="key_not_found", param="key_id")
         await backing.revoke(key_id)
         who = principal_of(request.scope)
-        record("key.revoke", "revoked", who, revoked=key_id, request=request.scope.get(REQUEST_ID))
+        record("key.revoke", "revoked", who, subject=key_id, request=request.scope.get(REQUEST_ID))
         body = {"id": key_id, "object": "key", "revoked": True, "durable": backing.shared}
         return Response(msgspec.json.encode(body), media_type="application/json")
 

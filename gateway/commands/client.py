@@ -35,12 +35,12 @@ MAX_LINE = 8 * 2**20
 
 
 class Client:
-    """One gateway, which has `answer_s` for each answer. Enter it."""
+    """One gateway, which has `answer_s` for each answer. Enter it. An address as SDKs take it, with `/v1`, will do."""
 
     def __init__(self, url: str, key: str | None, *, answer_s: float = ANSWER_S) -> None:
         import httpx  # noqa: PLC0415  commands that ask nobody do not pay for it
 
-        self._httpx, self.url = httpx, url.rstrip("/")
+        self._httpx, self.url, self.shows_key = httpx, url.rstrip("/").removesuffix("/v1"), bool(key)
         headers = {"user-agent": f"atlas-cli/{__version__}", "accept-encoding": "identity"}
         if key:
             headers["authorization"] = f"Bearer {key}"

@@ -37,7 +37,8 @@ def examine(path: Path | None, environ: Mapping[str, str], *, ask_providers: boo
         settings = load(path, environ)
         build(settings)
     except ConfigError as error:
-        return [*found, *(wrong("configuration", str(problem)) for problem in error.problems)]
+        said = (str(problem).removeprefix("configuration: ") for problem in error.problems)
+        return [*found, *(wrong("configuration", each) for each in said)]
     named = "the defaults and the environment" if path is None else str(path)
     found.append(ok("configuration", f"valid, from {named}"))
     found += [note("configuration", line) for line in settings.notes]

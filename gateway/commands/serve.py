@@ -10,13 +10,15 @@ import resource
 from typing import TYPE_CHECKING
 
 from config.problems import ConfigError
+from gateway import __version__
 from gateway.commands.parts import command, file_flags, group
-from gateway.commands.terminal import DONE
+from gateway.commands.terminal import DONE, FAILED
 from gateway.telemetry.audit import record
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from socket import socket
 
     from config.settings import Settings
     from gateway.api.serving import Server
@@ -86,7 +88,15 @@ def _serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
             host, port = listener.getsockname()[:2]
             server = _server(settings, read, signals, base_url(host, port), terminal)
             _tune_process(settings)
-            return server.run([listener])
+            return _run(server, listener)
+
+
+def _run(server: Server, listener: socket) -> int:
+    """Serve to the end. That it refused to start is 1: uvicorn's 3 would say that no gateway was reached."""
+    try:
+        return server.run([listener])
+    except SystemExit as left:
+        return FAILED if left.code else DONE
 
 
 def _open_more_files() -> None:
@@ -118,8 +128,20 @@ def _server(settings: Settings, read: Callable[[], Settings], signals: Signals, 
 
     app = build(settings)
     text = startup_text(settings, url)
-    reload = Reloader(lambda: app.reload, read)
-    return Server(server_config(app, BACKLOG), app.drain, signals, lambda: terminal.show(text + "\n"), reload)
+
+    def announce() -> None:
+        terminal.show(text + "\n")
+        _log_in_force(f"Atlas {__version__} serves {url}", settings)
+
+    return Server(server_config(app, BACKLOG), app.drain, signals, announce, Reloader(lambda: app.reload, read))
+
+
+def _log_in_force(what: str, settings: Settings) -> None:
+    """For whoever has the log alone: what began, what it serves, and what the operator should know of it."""
+    counts = (len(settings.endpoints), len(settings.routes), len(settings.keys), len(settings.effective_agents))
+    log.info("%s: %d endpoints, %d routes, %d keys, %d agents", what, *counts)
+    for note in settings.notes:
+        log.warning("configuration: %s", note)
 
 
 class Reloader:
@@ -130,19 +152,22 @@ class Reloader:
 
     async def __call__(self) -> None:
         """Take over what is written now, or say why not; the log tells."""
+        from gateway.reload import key_changes  # noqa: PLC0415  the gateway has loaded it
+
+        reload = self._found()
+        before = reload.settings
         try:
             settings = await asyncio.to_thread(self._read)
-            waiting = self._found().apply(settings)
+            waiting = reload.apply(settings)
         except (ConfigError, ValueError, OSError, TypeError, ImportError) as error:  # a file, or a class of agents, too
             said = "; ".join(str(error).splitlines())
             log.error("the configuration was not reloaded, the one before stays in force: %s", said)  # noqa: TRY400
             record("configuration.reload", "refused")
             return
         logging.getLogger("atlas").setLevel(settings.server.log_level.upper())
-        counts = (len(settings.endpoints), len(settings.routes), len(settings.keys), len(settings.effective_agents))
         record("configuration.reload", "done")
-        log.info("configuration reloaded: %d endpoints, %d routes, %d keys, %d agents", *counts)
-        for note in settings.notes:
-            log.warning("configuration: %s", note)
+        for change, key_id in key_changes(before, settings):
+            record(change, "done", subject=key_id)
+        _log_in_force("configuration reloaded", settings)
         if waiting:
             log.warning("these take effect at the next start: %s", ", ".join(waiting))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.commands.client import below, connect
-from gateway.commands.errors import WrongUse
+from gateway.commands.errors import Refused, WrongUse
 from gateway.commands.follow import Told, follow, patient
 from gateway.commands.parts import command, gateway_flags, group
 from gateway.commands.terminal import DONE, FAILED, NOTHING, ago, cell, one_line
@@ -67,11 +67,15 @@ def _list(arguments: argparse.Namespace, terminal: Terminal) -> int:
         now = SystemClock.now()
         terminal.table(_HEAD, [_row(each, now) for each in found])
     else:
-        terminal.complain("There are no streams" + (f" in the state {arguments.state}." if arguments.state else "."))
+        whose = " of this key's tenant" if client.shows_key else ""
+        terminal.complain(
+            f"There are no streams{whose}" + (f" in the state {arguments.state}." if arguments.state else ".")
+        )
     return DONE
 
 
-_HEAD = ("stream", "state", "model", "endpoint", "age", "tokens", "tok/s", "usd", "readers", "notable")
+_HEAD = ("stream", "state", "age", "model", "endpoint", "tokens", "tok/s", "usd", "readers", "notable")
+"""The foremost first: a narrow terminal shows no more than fits."""
 
 
 def _newest(client: Client, limit: int, state: str | None) -> list[dict[str, Any]]:
@@ -92,8 +96,8 @@ def _row(stream: dict[str, Any], now: float) -> list[Any]:
     legs = stream.get("legs") or []
     speed = metrics.get("tokens_per_s")
     return [
-        stream["id"], _state(stream), stream["model"], legs[-1]["endpoint"] if legs else None,
-        ago(now - stream["created"]), usage.get("output_tokens"), None if speed is None else round(speed),
+        stream["id"], _state(stream), ago(now - stream["created"]), stream["model"],
+        legs[-1]["endpoint"] if legs else None, usage.get("output_tokens"), None if speed is None else round(speed),
         stream.get("cost_usd"), stream["readers"], _notable(stream),
     ]  # fmt: skip
 
@@ -168,16 +172,23 @@ def _ms(value: float | None) -> str:
 
 
 def _control(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    operation = arguments.streams_command
+    """One that is refused does not keep the others from it: meanwhile it may have ended."""
+    operation, worst = arguments.streams_command, DONE
     body = None if arguments.reason is None else {"reason": arguments.reason}
     with connect(arguments, terminal) as client:
         for stream in arguments.streams:
-            answer = client.post(below("streams", full_id(client, stream), operation), "changed", "stream", body=body)
+            try:
+                path = below("streams", full_id(client, stream), operation)
+                answer = client.post(path, "changed", "stream", body=body)
+            except (Refused, WrongUse) as error:
+                terminal.complain(f"{one_line(stream)}: {error}")
+                worst = max(worst, error.code)
+                continue
             if arguments.json:
                 terminal.json_line(answer)
             else:
                 terminal.say(_controlled(answer))
-    return DONE
+    return worst
 
 
 def _controlled(answer: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _GAP = "  "
+_WIDE = 10_000
 NOTHING = "-"
 """What stands in a table where nothing is known."""
 
@@ -59,9 +61,10 @@ class Terminal:
         self._err.flush()
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Aligned columns under their names."""
+        """Aligned columns under their names; a terminal shows as much of each line as it has room for."""
+        width = shutil.get_terminal_size((_WIDE, 0)).columns if self._out.isatty() else _WIDE
         for line in table(head, rows):
-            self.say(line)
+            self.say(line if len(line) <= width else line[: width - 1] + "…")
 
     def facts(self, rows: Sequence[tuple[str, Any]]) -> None:
         """Names and values, one a line; what is unknown is left out."""

@@ -61,7 +61,8 @@ class EndpointKeys:
                 wait = QUOTA_S if failure.retry_after_s is None else failure.retry_after_s
                 self._rest(number, now + min(wait, QUOTA_MAX_S), "quota spent")
             case Category.PROVIDER_AUTH | Category.PROVIDER_PERMISSION:
-                log.error("key disabled", extra={"key": self._names[number], "category": failure.category})
+                about = {"provider_key": self._names[number], "category": failure.category}
+                log.error("a provider refuses a key, which is not used any more", extra=about)
                 self._rest(number, _NEVER, f"refused: {failure.category}")
             case _:
                 return False

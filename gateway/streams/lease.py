@@ -75,7 +75,7 @@ class Lease:
     def _check(self) -> None:
         if self._until is not None and self._monotonic() >= self._until:
             self._until = None
-            log.warning("the lease is over: it was not renewed for %.1f s", self._lease_s, extra={"rid": self._rid})
+            log.warning("the lease is over: it was not renewed for %.1f s", self._lease_s, extra={"replica": self._rid})
             self._on_doubt()
 
     async def _renew(self) -> bool:

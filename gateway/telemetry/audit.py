@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("atlas.audit")
 
 Act: TypeAlias = Literal[
-    "stream.pause", "stream.resume", "stream.cancel", "stream.delete", "stream.token", "key.revoke", "pool.enable",
-    "pool.disable", "pool.probe", "configuration.reload", "access.refused",
+    "stream.pause", "stream.resume", "stream.cancel", "stream.delete", "stream.token", "key.add", "key.change",
+    "key.remove", "key.revoke", "pool.enable", "pool.disable", "pool.probe", "configuration.reload", "access.refused",
 ]  # fmt: skip
 About: TypeAlias = str | int | None
 
@@ -27,8 +27,7 @@ REFUSALS_PER_S = 10
 
 def record(act: Act, result: str, who: Principal | None = None, **about: About) -> None:
     """Something was done, or tried. `about` is what `telemetry.logs.FIELDS` lists, such as `stream` and `request`."""
-    caller = {} if who is None else {"key": who.key_id, "tenant": who.tenant}
-    log.info(act, extra={"result": result, **caller, **about})
+    log.info(act, extra={"result": result, **_caller(who), **about})
 
 
 class Refusals:
@@ -38,13 +37,17 @@ class Refusals:
         self._clock = clock
         self._second, self._written, self._dropped = 0, 0, 0
 
-    def record(self, code: str, **about: About) -> None:
-        """One more, for the reason that it was told."""
+    def record(self, code: str, who: Principal | None = None, **about: About) -> None:
+        """One more, for the reason that it was told; `who` if its key is known and may not do this, or not any more."""
         if (second := int(self._clock.monotonic())) != self._second:
             self._second, self._written = second, 0
         if self._written >= REFUSALS_PER_S:
             self._dropped += 1
             return
         self._written += 1
-        log.warning("access.refused", extra={"result": code, "unwritten": self._dropped or None, **about})
-        self._dropped = 0
+        dropped, self._dropped = self._dropped or None, 0
+        log.warning("access.refused", extra={"result": code, "unwritten": dropped, **_caller(who), **about})
+
+
+def _caller(who: Principal | None) -> dict[str, About]:
+    return {} if who is None else {"key": who.key_id, "tenant": who.tenant}

@@ -19,7 +19,7 @@ FIELDS = (
     "request", "stream", "key", "route", "model", "endpoint", "state", "reason", "status", "method", "input_tokens",
     "output_tokens", "cached_tokens", "cache_creation_tokens", "reasoning_tokens", "estimated", "cost_usd", "ttft_ms",
     "duration_ms", "attempts", "tenant", "provider", "leg", "end", "stops_on_close", "billed_beyond", "port", "host",
-    "result", "client", "unwritten", "revoked",
+    "result", "client", "unwritten", "subject", "provider_key", "category", "redis", "replica",
 )  # fmt: skip
 
 

@@ -4,6 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from gateway.telemetry.logs import FIELDS
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("gateway", "agents", "config")
 BROAD_EXCEPT = {"gateway/api/edge.py", "gateway/streams/reader.py", "gateway/streams/session.py"}
@@ -51,6 +53,19 @@ def test_each_foreign_library_stays_behind_its_door() -> None:
             for module in modules:
                 allowed = ONLY_IN.get(module.partition(".")[0])
                 assert allowed is None or name in allowed, f"{name} imports {module}"
+
+
+def test_what_is_logged_beside_a_message_is_written() -> None:
+    """Every field that somebody gives to a log line is one of those that lines show: none is dropped in silence."""
+    unknown = [
+        (name, node.lineno, key.value)
+        for name, tree in sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "extra" and isinstance(node.value, ast.Dict)
+        for key in node.value.keys
+        if isinstance(key, ast.Constant) and key.value not in FIELDS
+    ]
+    assert unknown == []
 
 
 def test_files_are_short() -> None:

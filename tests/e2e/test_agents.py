@@ -331,3 +331,16 @@ def test_tasks_find_their_providers() -> None:
                 assert (len(coder.requests), len(reader.requests)) == (1, 1)
 
     run(scenario())
+
+
+def test_the_log_line_of_a_run_names_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever has the id of a request for a run finds the line of its end by it."""
+    caplog.set_level("INFO", "atlas.requests")
+
+    async def scenario() -> None:
+        async with house(**team()) as it:
+            answer = await it.call("POST", "/v1/agents/sage/runs", json={"input": "Say it."})
+            (line,) = [each.__dict__ for each in caplog.records if each.message == "stream ended"]
+            assert line["request"] == answer.headers["x-request-id"]
+
+    run(scenario())

@@ -50,7 +50,7 @@ def test_acts_name_who_what_and_how_it_went(caplog: pytest.LogCaptureFixture) ->
         ("pool.disable", "done", boss), ("key.revoke", "revoked", boss),
     ]  # fmt: skip
     assert {line["stream"] for line in found[:8]} == {sid}
-    assert (found[0]["tenant"], found[8]["endpoint"], found[9]["revoked"]) == ("a", "up", OTHER.row["id"])
+    assert (found[0]["tenant"], found[8]["endpoint"], found[9]["subject"]) == ("a", "up", OTHER.row["id"])
     assert found[9]["request"] == request
 
 
@@ -65,7 +65,10 @@ def _result(scenario: Any) -> Any:
 
 
 def test_who_is_turned_away_is_told_of_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:
-    """Guessing keys is seen and cannot fill the disk: a few lines a second, and how many there were not room for."""
+    """Guessing keys is seen and cannot fill the disk: a few lines a second, and how many there were not room for.
+
+    Of a key that is known, and may not do this or not any more, the line says whose it is.
+    """
     caplog.set_level(logging.INFO, "atlas.audit")
 
     async def scenario() -> None:
@@ -76,13 +79,16 @@ def test_who_is_turned_away_is_told_of_at_a_bounded_rate(caplog: pytest.LogCaptu
             await _turned_away(it, 1)
             await it.call("GET", "/v1/pool", OWN.headers())
             await it.call("GET", "/v1/streams/str_x?token=ast_x")
+            await it.call("POST", f"/v1/keys/{OTHER.row['id']}/revoke", BOSS.headers())
+            await it.call("GET", "/v1/streams", OTHER.headers())
 
     run(scenario())
-    found = lines(caplog)
+    found = [line for line in lines(caplog) if line["message"] == "access.refused"]
     assert [line["result"] for line in found] == [
-        *["invalid_api_key"] * (REFUSALS_PER_S + 1), "missing_scope", "invalid_stream_token",
+        *["invalid_api_key"] * (REFUSALS_PER_S + 1), "missing_scope", "invalid_stream_token", "revoked_api_key",
     ]  # fmt: skip
     assert found[REFUSALS_PER_S]["unwritten"] == 2 * REFUSALS_PER_S
+    assert [line.get("key") for line in found[-4:]] == [None, OWN.row["id"], None, OTHER.row["id"]]
     assert (found[0]["status"], found[0]["client"]) == (401, "127.0.0.1")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.e2e.agent_house import BOTH, plan, says, team
 from tests.e2e.command_house import atlas, shown, typing
 from tests.e2e.house import House, house, run, sid_of
 from tests.support.chaos import Gate, Plan, truth
+from tests.support.gateway_process import GatewayProcess
 from tests.support.http import RawStream
 from tests.support.keys import keyed, made
 from tests.support.process import free_port
@@ -84,6 +86,21 @@ def test_streams_are_paused_resumed_and_cancelled() -> None:
             assert refused.code == 1
             assert "Traceback" not in refused.err
             assert len(refused.err.splitlines()) == 1
+
+    run(scenario())
+
+
+def test_one_that_is_refused_keeps_no_other_from_it() -> None:
+    """Of several streams each is controlled, whatever becomes of the others, and who was refused is named."""
+
+    async def scenario() -> None:
+        gate = Gate()
+        async with house(Plan(tokens=6, gate=gate)) as it, held(it, gate) as answer:
+            sid, nobody = sid_of(answer), "str_" + "a" * 26
+            typed = await atlas(it, "streams", "pause", nobody, sid)
+            assert (typed.code, typed.out) == (1, f"{sid}  paused\n")
+            assert typed.err == f"{nobody}: no such stream\n"
+            gate.open()
 
     run(scenario())
 
@@ -274,6 +291,42 @@ def test_a_gateway_that_is_not_there() -> None:
         assert (await atlas(f"http://127.0.0.1:{free_port()}", "streams", "tail", "str_" + "a" * 26)).code == 3
 
     run(scenario())
+
+
+def test_the_address_that_sdks_take() -> None:
+    """The address may end in `/v1`, as in an SDK's variable."""
+
+    async def scenario() -> None:
+        async with house() as it:
+            assert (await atlas(f"{it.atlas.base_url}/v1/", "streams", "ls")).code == 0
+
+    run(scenario())
+
+
+def test_whose_streams_are_listed() -> None:
+    """An operator whose key is of a tenant without streams is told that others may have some."""
+
+    async def scenario() -> None:
+        one, boss = made("a"), made("ops", "infer", "admin")
+        async with house(**keyed(one, boss)) as it:
+            assert (await it.ask(one.headers())).status == 200
+            typed = await atlas(it, "streams", "ls", ATLAS_KEY=boss.secret)
+            assert (typed.code, typed.err) == (0, "There are no streams of this key's tenant.\n")
+
+    run(scenario())
+
+
+def test_a_gateway_that_does_not_start(tmp_path: Path) -> None:
+    """`serve` without its Redis ends with 1, not with the 3 that means that no gateway was reached."""
+
+    async def scenario() -> None:
+        journal = {"kind": "redis", "url": f"redis://127.0.0.1:{free_port()}"}
+        gateway = GatewayProcess({"journal": journal}, tmp_path)
+        gateway.spawn()
+        assert await gateway.ended() == 1
+        assert "Atlas does not start: Redis at 127.0.0.1:" in gateway.log
+
+    run(scenario(), 30)
 
 
 ANSWERS = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from config.settings import Settings
+from gateway.reload import key_changes
 from tests.e2e.agent_house import team
 from tests.e2e.house import ask, house, run, sid_of
 from tests.support.chaos import ChaosProvider, Gate, Plan, truth
@@ -147,16 +147,56 @@ def test_many_reloads_leave_nothing_behind() -> None:
 
 
 def test_what_is_bound_at_the_start_is_told() -> None:
-    """A reload names the members that wait for the next start, and applies the others."""
+    """Each reload names the members that wait for the next start, until the file says again what was bound."""
 
     async def scenario() -> None:
         async with house() as it:
+            old = it.app.reload.settings
             new = atlas_settings(it.up, server={"port": 1234, "log_level": "debug"}, streams={"pause_max_s": 5})
-            assert it.app.reload.apply(new) == ["server.port", "streams.pause_max_s"]
-            assert it.app.reload.apply(new) == []
-            assert isinstance(it.app.reload.settings, Settings)
+            for _ in range(2):
+                assert it.app.reload.apply(new) == ["server.port", "streams.pause_max_s"]
+            assert it.app.reload.apply(old) == []
 
     run(scenario())
+
+
+@pytest.mark.parametrize("member", ["max_streams", "max_connections", "queue_s", "max_loop_s", "requests_per_s"])
+def test_bounds_of_the_process_wait_for_the_next_start(member: str) -> None:
+    """An operator who changes what the gate was built with is told by name that it is not in force yet."""
+
+    async def scenario() -> None:
+        async with house() as it:
+            waiting = it.app.reload.apply(atlas_settings(it.up, server={member: 7}))
+            assert f"server.{member}" in waiting
+
+    run(scenario())
+
+
+def test_a_file_without_keys_lets_nobody_in() -> None:
+    """A file that was emptied, or is just being written, does not open a gateway that asked for keys."""
+
+    async def scenario() -> None:
+        key = made("a", "infer")
+        async with house(**keyed(key)) as it:
+            with pytest.raises(ValueError, match="keys: all of them are gone"):
+                it.app.reload.apply(atlas_settings(it.up))
+            assert (await it.ask()).status == 401
+            assert (await it.ask(key.headers())).status == 200
+
+    run(scenario())
+
+
+def test_changes_of_keys_are_told_apart() -> None:
+    """Of two configurations it is known which keys came, went, or are another thing than before."""
+    one, two, three = (atlas_settings(**keyed(each)) for each in (made("a"), made("b"), made("c", "infer")))
+    names = [settings.keys[0].id for settings in (one, two, three)]
+    rows = [settings.keys[0] for settings in (one, two, three)]
+    before = one.model_copy(update={"keys": (rows[0], rows[1])})
+    after = one.model_copy(update={"keys": (rows[1].model_copy(update={"scopes": ("admin",)}), rows[2])})
+    assert set(key_changes(before, after)) == {
+        ("key.remove", names[0]), ("key.change", names[1]), ("key.add", names[2]),
+    }  # fmt: skip
+    assert list(key_changes(before, before)) == []
 
 
 def rewrite(folder: Path, config: Any) -> None:
@@ -173,9 +213,12 @@ def test_a_process_reloads(tmp_path: Path) -> None:
             config = atlas_config(up, keys=[key.row])
             environ = {"ATLAS_KEY_PEPPER": PEPPER}
             async with GatewayProcess(config, tmp_path, environ=environ) as gateway, gateway.client() as client:
-                rewrite(tmp_path, atlas_config(other, keys=[key.row], server={"drain_s": 1}))
+                await gateway.logged(f"serves {gateway.base_url}: 1 endpoints, 1 routes, 1 keys")
+                newer = made("b")
+                rewrite(tmp_path, atlas_config(other, keys=[key.row, newer.row], server={"drain_s": 1}))
                 gateway.signal(signal.SIGHUP)
-                await gateway.logged("configuration reloaded: 1 endpoints, 1 routes, 1 keys")
+                await gateway.logged("configuration reloaded: 1 endpoints, 1 routes, 2 keys")
+                await gateway.logged(f'"message":"key.add","result":"done","subject":"{newer.row["id"]}"')
                 await gateway.logged("these take effect at the next start: server.drain_s")
                 answer = await client.request("POST", "/v1/chat/completions", key.headers(), json=ask(stream=False))
                 assert (answer.status, len(up.requests), len(other.requests)) == (200, 0, 1)
@@ -184,13 +227,14 @@ def test_a_process_reloads(tmp_path: Path) -> None:
                     (json.dumps({"routes": [{"model": "m", "endpoints": ["none"]}]}), "there is no endpoint 'none'"),
                     (json.dumps({"server": {"host": "0.0.0.0"}}), "no keys are configured"),
                     (json.dumps({"endpoints": [tls], "keys": [key.row]}), "No such file"),
+                    ("", "keys: all of them are gone"),
                 ):
                     rewrite(tmp_path, wrong)
                     gateway.signal(signal.SIGHUP)
                     await gateway.logged(said)
                     answer = await client.request("POST", "/v1/chat/completions", key.headers(), json=ask(stream=False))
                     assert answer.status == 200
-                assert gateway.log.count("was not reloaded, the one before stays in force") == 4
+                assert gateway.log.count("was not reloaded, the one before stays in force") == 5
                 assert "Traceback" not in gateway.log
                 assert PEPPER not in gateway.log
                 assert await gateway.stop() == 0

@@ -152,6 +152,11 @@ def test_show_does_not_load_the_server() -> None:
     [
         ("agents: [{name: a, kind: task_aware, route: mocc-fast}]", "agents[0].route: there is no route 'mocc-fast'"),
         ("agents: [{name: a, kind: worker, route: mock, classifier: x}]", "agents[0].classifier: there is no route"),
+        ("journal: {kind: redis, url: 'redis://h:99999'}", "journal.url: Port out of range"),
+        (
+            "endpoints: [{name: x, base_url: 'https://h', model: m, ca_file: /none.pem}]",
+            "endpoint 'x': ca_file '/none.pem' cannot be used: No such file",
+        ),
         ("agents: [{name: a, kind: no.such.Thing, route: mock}]", "agent 'a': 'no.such.Thing' is neither task_aware"),
         (
             """agents:

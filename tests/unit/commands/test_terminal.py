@@ -1,8 +1,10 @@
 """Tables, spans and harmless text."""
 
 import io
+import os
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -88,6 +90,29 @@ def test_an_answer_that_nobody_reads() -> None:
     command = f"{sys.executable} -m gateway.cli completion zsh | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+def test_an_answer_that_cannot_be_written() -> None:
+    """A full disk gives 1 and one line, not a traceback."""
+    command = f"{sys.executable} -m gateway.cli completion zsh > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "the answer cannot be written: No space left on device\n")
+
+
+def test_a_narrow_terminal_shows_what_fits() -> None:
+    """On a terminal a row never takes two lines; into a file it goes whole."""
+    code = (
+        "import sys; from gateway.commands.terminal import Terminal;"
+        "Terminal(sys.stdout, sys.stderr, {}).table(('one', 'two'), [('x' * 30, 'y' * 30)])"
+    )
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (24, 40))
+    subprocess.run([sys.executable, "-c", code], stdin=slave, stdout=slave, check=True, env={})
+    os.close(slave)
+    assert os.read(master, 4096).decode().splitlines()[-1] == "x" * 30 + "  " + "y" * 7 + "…"
+    os.close(master)
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert piped.stdout.splitlines()[-1] == "x" * 30 + "  " + "y" * 30
 
 
 @pytest.mark.parametrize(
