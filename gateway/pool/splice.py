@@ -177,5 +177,7 @@ def replay_bill(delivered: Delivered, request: ChatRequest) -> UsageReport:
 
 
 def _alone(event: SourceEvent) -> SourceEvent:
-    """The event as a chunk of its own."""
+    """The event as a chunk of its own, in words of every dialect: nothing beside it says whose it was."""
+    if isinstance(event, Finish):
+        return Finish(event.choice, event.reason)
     return msgspec.structs.replace(event, more=False) if event.more else event

@@ -66,6 +66,20 @@ def test_prefill(way: Any) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("way", ["prefill", "replay"])
+def test_the_finish_is_the_clients_word(way: str) -> None:
+    """An answer that another vendor's endpoint goes on with ends with a reason of the client's dialect."""
+
+    async def scenario() -> None:
+        good = TRUTH.with_(prefill="continues") if way == "prefill" else TRUTH
+        ways = {"kinds": ("anthropic",), "endpoint": how(way), "streams": QUICK}
+        async with house(TRUTH.with_(cut_at_byte=2000), good, **ways) as it:
+            folded, _ = await streamed(it, model="claude/any")
+            assert (folded.text, folded.finish, folded.done) == (TRUTH.text(), "stop", True)
+
+    run(scenario())
+
+
 FULL = os.environ.get("ATLAS_CHAOS") == "full"
 FLAVOURS = {"fin": "cut_at_byte", "rst": "reset_at_byte"}
 # How the providers behave, and what their endpoints are configured to do.
