@@ -62,7 +62,9 @@ def read(path: Path) -> dict[str, Any]:
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
         raise WrongUse(f"{where}: is not YAML: {getattr(error, 'problem', None) or type(error).__name__}") from None
     if not isinstance(found, dict) or not isinstance(found.get("model_list"), list):
-        raise WrongUse(f"{path}: has no model_list, so it is no configuration of LiteLLM's proxy")
+        raise WrongUse(
+            f"{path}: has no model_list; what LiteLLM includes, or keeps in its database, is not in this file"
+        )
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gateway.commands.litellm_endpoints import NoEquivalent, Report, endpoint, mapping, text, weights
+from gateway.commands.litellm_endpoints import SHELL_VARIABLE, NoEquivalent, Report, endpoint, mapping, text, weights
 from gateway.commands.litellm_vendors import STRATEGIES
 
 _EXPLAINED = {
@@ -203,6 +203,8 @@ def _leftovers(given: dict[str, Any], report: Report) -> None:
                 report.lose(place, _EXPLAINED.get(place, "no equivalent"))
     for section in sorted(str(name) for name in given.keys() - _SECTIONS):
         report.lose(section, "no equivalent")
+    if SHELL_VARIABLE.search(str(given)):
+        report.hint("variables like ${NAME} stay as they are: Atlas reads them from its environment, without envsubst")
     if mapping(given.get("general_settings")).get("master_key"):
         report.hint("keys are kept as hashes, so the master key cannot be taken over; make one with "
                     "`atlas keys create --tenant NAME --scopes infer,control,admin,metrics`")  # fmt: skip

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 _ENVIRONMENT = "os.environ/"
-_CHAT_MODES = frozenset({None, "chat", "completion", "responses"})
+_CHAT_MODES = (None, "chat", "completion", "responses")
+_VARIABLE = r"[A-Z][A-Z0-9_]*(?::-[^}]*)?\}"
+SHELL_VARIABLE, _PLAIN_BRACE = re.compile(r"\$\{" + _VARIABLE), re.compile(r"\$\{(?!" + _VARIABLE + ")")
+"""LiteLLM knows no ${NAME}: something fills these in before it reads its file. Atlas reads them itself."""
+_NO_CHAT = re.compile(r"(?:^|[-/_.])(?:embed|rerank|whisper|tts|dall-e|moderation|transcribe|imagen|gpt-image)")
+"""How the names of models read that answer no chat; most files do not say their mode."""
 _HERE = frozenset({
     "model", "api_key", "api_base", "base_url", "api_version", "rpm", "tpm", "weight", "order", "timeout",
     "stream_timeout", "max_parallel_requests", "organization", "extra_headers", "custom_llm_provider",
@@ -82,6 +87,9 @@ def endpoint(where: str, row: Mapping[str, Any], name: Callable[[str], str], rep
     if info.get("mode") not in _CHAT_MODES:
         raise NoEquivalent(f"mode {info['mode']}: Atlas serves chat models only")
     vendor, model = _vendor(given)
+    if info.get("mode") is None and _NO_CHAT.search(model):
+        raise NoEquivalent(f"{model!r:.60} is no chat model by its name, and Atlas serves no others; "
+                           "`mode: chat` in its model_info says that it is one")  # fmt: skip
     found: dict[str, Any] = {"name": name(_wish(row, info, vendor))}
     found |= _address(where, vendor, model, given, report)
     told = _Told(where, report)
@@ -104,7 +112,7 @@ def text(value: Any) -> str:
     plain = str(value)
     if plain.startswith(_ENVIRONMENT):
         return "${" + plain.removeprefix(_ENVIRONMENT).strip() + "}"
-    return plain.replace("${", "$${")
+    return _PLAIN_BRACE.sub("$${", plain)
 
 
 def _vendor(given: Mapping[str, Any]) -> tuple[str, str]:
@@ -123,7 +131,8 @@ def _vendor(given: Mapping[str, Any]) -> tuple[str, str]:
     else:
         vendor = next((name for stem, name in WITHOUT_PREFIX if model.startswith(stem) and "/" not in model), before)
     if vendor not in VENDORS and vendor not in COMPATIBLE:
-        raise NoEquivalent(f"Atlas has no wire for {vendor!r:.60}" if rest or explicit
+        raise NoEquivalent(f"Atlas has no wire for {vendor!r:.60}; if it speaks OpenAI's chat API, write "
+                           f"`openai/MODEL` with its api_base" if rest or explicit
                            else f"the vendor of {model!r:.60} is not named, as in `openai/{model:.60}`")  # fmt: skip
     return vendor, model
 
@@ -152,7 +161,7 @@ def _address(where: str, vendor: str, model: str, given: Mapping[str, Any], repo
         found["keys"] = ["${" + known.key + "}"]
     elif key is not None:
         found["keys"] = [text(key)]
-        if not str(key).startswith(_ENVIRONMENT):
+        if not str(key).startswith(_ENVIRONMENT) and not SHELL_VARIABLE.fullmatch(str(key)):
             report.hint('keys stand in the file itself: better put them into variables, as keys: ["${NAME}"]')
     return {**found, "model": text(model)}
 

@@ -245,6 +245,30 @@ def test_nothing_to_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["import-litellm", str(tmp_path / "missing.yaml")], {}) == 2
 
 
+def test_files_as_they_lie_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Variables that a shell fills in are Atlas's, too, and models that answer no chat are told of without a mode."""
+    text = """
+model_list:
+  - {model_name: local, litellm_params: {model: "ollama_chat/${MODEL:-llama4}", api_base: "${OLLAMA_BASE_URL}"}}
+  - {model_name: front, litellm_params: {model: anthropic/claude-opus-5-5, api_key: "${ANTHROPIC_API_KEY}"}}
+  - {model_name: vectors, litellm_params: {model: openai/text-embedding-3-large, api_key: os.environ/OPENAI_API_KEY}}
+  - {model_name: order, litellm_params: {model: cohere/rerank-english-v3.0}}
+  - {model_name: voice, litellm_params: {model: openai/gpt-4o-mini-tts}}
+  - {model_name: named, litellm_params: {model: openai/whisper-chat}, model_info: {mode: chat}}
+"""
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    assert main(["import-litellm", str(file)], {}) == 0
+    captured = capsys.readouterr()
+    made = yaml.safe_load(captured.out)
+    assert [each["model"] for each in made["routes"]] == ["local", "front", "named"]
+    assert made["endpoints"][0]["model"] == "${MODEL:-llama4}"
+    assert made["endpoints"][0]["base_url"] == "${OLLAMA_BASE_URL}"
+    assert made["endpoints"][1]["keys"] == ["${ANTHROPIC_API_KEY}"]
+    assert captured.err.count("is no chat model by its name") == 3
+    assert "keys stand in the file itself" not in captured.err
+
+
 def test_odd_values_do_not_break_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Values of types that nobody expects are told of or left out; what is made loads all the same."""
     text = """
@@ -252,6 +276,7 @@ model_list:
   - model_name: a
     litellm_params: {model: openai/a, rpm: os.environ/RPM, tpm: none, weight: x, timeout: soon}
     model_info: 3
+  - {model_name: z, litellm_params: {model: openai/z}, model_info: {mode: {}}}
   - {model_name: "odd/näme with spaces", litellm_params: {model: "openai/${x}", api_key: "${canary"}}
   - {model_name: a, litellm_params: 5}
   - {model_name: n, litellm_params: {model: openai/n, api_base: "not a url"}}
