@@ -31,7 +31,7 @@ serve: $(BIN)/.runtime ## start the gateway on 127.0.0.1:8080 (ARGS="--config at
 otel: $(BIN)/.runtime ## add OpenTelemetry to .venv, for telemetry.tracing
 	@$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-otel.lock
 
-demo: $(BIN)/.runtime .redis .nginx ## docker-compose.yml with real processes: two gateways, nginx, Redis; walks through it
+demo: $(BIN)/.runtime .redis .nginx .prometheus ## docker-compose.yml with real processes, under load, and a walk through it
 	@$(BIN)/python -m examples.demo
 
 test: $(BIN)/.dev .redis .nginx .prometheus ## run all tests (ARGS="-k pause" for some)

@@ -1,7 +1,7 @@
 """Two gateways behind nginx over one Redis, on this machine: `make demo`.
 
-It starts what docker-compose.yml starts, walks through what several replicas promise, prints what it does and sees, and
-exits with 1 if anything was not as promised.
+It starts what docker-compose.yml starts, walks through what several replicas promise while other clients ask on, prints
+what it does and sees, reads the dashboard's numbers, and exits with 1 if anything was not as promised.
 """
 
 import json
@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from examples.dashboard import Dashboard
+from examples.load import Load
 from examples.topology import MissingProgramError, Service, Topology
 
 TAKEN_OVER_S = 12.0
@@ -203,6 +205,31 @@ class Walk:
         self.promise(f"{one.name} is back, and serves the stream that it lost",
                      back and self.status(one, sid)["state"] == self.status(two, sid)["state"])  # fmt: skip
 
+    def judge(self, load: Load) -> None:
+        """What the clients saw that asked on all the while."""
+        self.say(f"\n4. Meanwhile {load.clients} clients asked through nginx, one answer after the other")
+        self.say("  " + ", ".join(f"{times} {how}" for how, times in load.seen.most_common()))
+        self.promise("most answers were whole", load.seen["whole"] > load.seen.total() / 2, dict(load.seen))
+        self.promise("whatever looked whole was whole, and the same", len(load.texts) == 1, len(load.texts))
+
+    def look(self) -> None:
+        """The dashboard, as Prometheus has it."""
+        self.say("\n5. The dashboard's numbers (deploy/grafana), as Prometheus has scraped them in the last seconds")
+        if self.it.prometheus is None:
+            self.say("  left out: prometheus is not installed (apt-get install prometheus)")
+            return
+        names = {each.url.removeprefix("http://"): each.name for each in self.it.gateways}
+        dashboard, row = Dashboard(self.it.prometheus.url, names), ""
+        scraped = self.until(lambda: dashboard.value('sum(up{job="atlas"})') == len(names), 10)
+        self.promise("both gateways are scraped", scraped)
+        panels = list(dashboard.panels())
+        for panel in panels:
+            if any(value for _, value in panel.series):
+                self.say((f"  {panel.row}\n" if panel.row != row else "") + f"    {panel}")
+                row = panel.row
+        empty = [panel.title for panel in panels if panel.row == "Overview" and not panel.series]
+        self.promise("no panel of the overview is empty", not empty, empty)
+
     def status_of(self, url: str) -> int:
         """The HTTP status of a GET; 0 if nobody answers."""
         try:
@@ -228,7 +255,10 @@ def main() -> int:
             names = ", ".join(f"{each.name} {each.url}" for each in it.gateways)
             print(f"nginx {it.url}; {names}; one Redis (docker-compose.yml, with real processes)")
             walk = Walk(it)
-            for part in (walk.pause_and_resume, walk.cancel, walk.kill):
+            with Load(it.url).running() as load:
+                for part in (walk.pause_and_resume, walk.cancel, walk.kill):
+                    _walked(walk, part)
+            for part in (lambda: walk.judge(load), walk.look):
                 _walked(walk, part)
     except (MissingProgramError, RuntimeError) as error:
         print(error, file=sys.stderr)

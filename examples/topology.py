@@ -23,12 +23,16 @@ from pathlib import Path
 
 import httpx
 
+from examples.dashboard import prometheus_yml
+
 ROOT = Path(__file__).parents[1]
 READY_S = 30.0
 STOP_S = 10.0
 QUICK = {"ATLAS_JOURNAL__LEASE_S": "2", "ATLAS_JOURNAL__POLL_S": "0.5", "ATLAS_JOURNAL__SWEEP_S": "0.5"}
 PROGRAMS = {"redis-server": "redis-server", "nginx": "nginx-light"}
 """What is started, and the distribution's package that has it."""
+PROMETHEUS = "prometheus"
+"""It is started where it is installed."""
 
 
 class MissingProgramError(Exception):
@@ -45,7 +49,7 @@ def program(name: str) -> str:
     """Its path; raises MissingProgramError."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if path is None:
-        raise MissingProgramError(f"{name} is not installed: apt-get install {PROGRAMS[name]}")
+        raise MissingProgramError(f"{name} is not installed: apt-get install {PROGRAMS.get(name, name)}")
     return path
 
 
@@ -115,11 +119,12 @@ class Service:
 
 @dataclass(slots=True)
 class Topology:
-    """All services, running; `url` is nginx's."""
+    """All services but Grafana, running; `url` is nginx's. `prometheus` is None where it is not installed."""
 
     redis: Service
     gateways: list[Service]
     nginx: Service
+    prometheus: Service | None
 
     @property
     def url(self) -> str:
@@ -138,7 +143,7 @@ class Topology:
             it.start()
             yield it
         finally:
-            for service in (it.nginx, *it.gateways, it.redis):
+            for service in filter(None, (it.prometheus, it.nginx, *it.gateways, it.redis)):
                 service.stop()
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -152,10 +157,12 @@ class Topology:
             gateway.await_ready(lambda url=gateway.url: answers(url))  # type: ignore[misc]
         self.nginx.start()
         self.nginx.await_ready(lambda: answers(self.url))
+        if self.prometheus is not None:
+            self.prometheus.start()
 
 
 def _planned(folder: Path, found: dict[str, str]) -> Topology:
-    redis_port, port, *ports = (free_port() for _ in range(4))
+    redis_port, port, prometheus_port, *ports = (free_port() for _ in range(5))
     conf = str(ROOT / "deploy/redis/redis.conf")
     where = ["--bind", "127.0.0.1", "--port", str(redis_port), "--dir", str(folder)]
     redis = Service("redis", [found["redis-server"], conf, *where], folder)
@@ -163,7 +170,23 @@ def _planned(folder: Path, found: dict[str, str]) -> Topology:
     gateways = [_gateway(f"gateway-{n}", at, folder, environ) for n, at in enumerate(ports, start=1)]
     (folder / "nginx.conf").write_text(nginx_conf(folder, port, ports), encoding="utf-8")
     command = [found["nginx"], "-c", str(folder / "nginx.conf"), "-e", "stderr", "-g", "daemon off;"]
-    return Topology(redis, gateways, Service("nginx", command, folder, f"http://127.0.0.1:{port}"))
+    nginx = Service("nginx", command, folder, f"http://127.0.0.1:{port}")
+    return Topology(redis, gateways, nginx, _prometheus(prometheus_port, ports, folder))
+
+
+def _prometheus(port: int, gateways: list[int], folder: Path) -> Service | None:
+    try:
+        found = program(PROMETHEUS)
+    except MissingProgramError:
+        return None
+    config, data = prometheus_yml(folder, port, gateways), folder / "prometheus"
+    command = [
+        found,
+        f"--config.file={config}",
+        f"--storage.tsdb.path={data}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    return Service("prometheus", command, folder, f"http://127.0.0.1:{port}")
 
 
 def _gateway(name: str, port: int, folder: Path, environ: dict[str, str]) -> Service:
