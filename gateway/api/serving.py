@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from gateway.api.listener import Listener
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Generator
@@ -80,6 +82,7 @@ class Server(uvicorn.Server):
         self._hung_up = asyncio.Event()
         self._told = asyncio.Event()
         self._linger_s = 0.0
+        self._listeners: list[Listener] = []
         self._task: asyncio.Task[None] | None = None
         self._watchdog: threading.Timer | None = None
 
@@ -130,9 +133,17 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
-        await super().startup(sockets)
+        await super().startup([])  # it would accept one connection a turn, see `listener`
+        self._listeners = [Listener(each, self._connection) for each in sockets or ()]
         if self.started:
             self._announce()
+
+    def _connection(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     async def main_loop(self) -> None:
         """Serve until a signal has come and the streams had their time."""
@@ -178,8 +189,6 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Step 5, after the streams that are left have ended."""
         self._close_listeners()
-        for listener in sockets or ():
-            listener.close()
         for connection in self._connections():
             connection.shutdown()
         await self._drain.end()
@@ -203,8 +212,8 @@ class Server(uvicorn.Server):
         return list(self.server_state.connections)
 
     def _close_listeners(self) -> None:
-        for server in self.servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
 
 
 def _post(loop: asyncio.AbstractEventLoop, act: Callable[[int, None], None], number: int) -> None:
