@@ -1,6 +1,6 @@
 """`python -m bench.overload`: what a gateway does with more than it can do, and with clients that are slow on purpose.
 
-Capacity is what 64 callers in a closed loop get. Then callers come in an open loop, at twice and five times that: what
+Capacity is what `--callers` in a closed loop get. Then callers come in an open loop, at twice and five times that: what
 is served is counted against capacity, refusals are timed and looked at. A tenant that sends five times what there is
 room for beside four that send a tenth each. And 1,000 sockets that are slow, idle or greedy beside healthy callers.
 
@@ -27,7 +27,6 @@ from gateway.core.keys import digest, new_key, show_digest
 PEPPER = "the pepper of a benchmark"
 QUIET = 4
 CALM_S = 5.0
-_CLOSED_LOOP = 64
 CALLERS = 2000
 """Connections of a crowd that overloads: more than there are requests under way."""
 
@@ -46,10 +45,11 @@ keys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Seconds of each load, the upstream's script of every answer, and how many slow sockets."""
+    """Seconds of each load, the upstream's script of every answer, callers of the closed loop, slow sockets."""
 
     seconds: float
     script: str
+    callers: int
     slow_sockets: int
 
 
@@ -58,6 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.overload", description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="of each load (default 60)")
     parser.add_argument("--script", default="bench-one", help="what is asked for, see bench/wire.py")
+    parser.add_argument("--callers", type=int, default=64, help="in the closed loop that finds the capacity")
     parser.add_argument("--slow-sockets", type=int, default=1000)
     options = Options(**vars(parser.parse_args()))
     load_core, gateway_core = proc.cores()
@@ -106,12 +107,12 @@ class Run:
 
     async def _capacity(self) -> float:
         """Answers a second of a closed loop."""
-        crowd, seconds = self._crowd(), min(self._options.seconds, 5.0)
-        await crowd.loop(_CLOSED_LOOP, 1.0)
-        tally = await crowd.loop(_CLOSED_LOOP, seconds)
+        crowd, seconds, callers = self._crowd(), min(self._options.seconds, 5.0), self._options.callers
+        await crowd.loop(callers, 1.0)
+        tally = await crowd.loop(callers, seconds)
         crowd.close()
         capacity = tally.good / seconds
-        self._say("capacity", tally, f"{capacity:.0f}/s, {_CLOSED_LOOP} at once")
+        self._say("capacity", tally, f"{capacity:.0f}/s, {callers} at once")
         return capacity
 
     async def _overload(self, capacity: float, times: int) -> None:

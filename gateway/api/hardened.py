@@ -36,6 +36,7 @@ MIN_RATE = 500
 """Bytes a second: a client that is slower than any line, on purpose or not."""
 MAX_HEAD = 32_768
 MAX_HEADERS = 100
+CLOSE = (b"connection", b"close")
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _NOTED = frozenset({b"expect", b"host", b"transfer-encoding"})
@@ -189,17 +190,19 @@ class HardenedProtocol(HttpToolsProtocol):
             (b"x-request-id", RequestIds().new().encode("ascii")), *retry_headers(retry=error.status == 408),
         ]  # fmt: skip
         head = b"".join(b"%b: %b\r\n" % field for field in fields)
-        self.say(Answer(error.status, head + b"\r\n" + body), close=True)
+        self.say(Answer(error.status, head + b"\r\n" + body))
 
-    def say(self, answer: Answer, *, close: bool) -> None:
-        """Write a whole answer that no application gave; `close` the connection behind it, or if it is to be."""
-        own = [b"%b: %b\r\n" % field for field in self.server_state.default_headers if field[0] != b"connection"]
-        close = close or len(own) < len(self.server_state.default_headers)  # the server's own say so while it drains
-        if close:
+    def say(self, answer: Answer) -> None:
+        """Write a whole answer that no application gave, and close the connection behind it."""
+        self.transport.write(self.worded(answer, last=True))
+        self.transport.close()
+
+    def worded(self, answer: Answer, *, last: bool) -> bytes:
+        """The whole answer, with the server's own headers; `last`: the connection is closed behind it."""
+        own = [b"%b: %b\r\n" % field for field in self.server_state.default_headers if field != CLOSE]
+        if last:
             own.append(b"connection: close\r\n")
-        self.transport.write(b"".join([STATUS_LINE[answer.status], *own, answer.rest]))
-        if close:
-            self.transport.close()
+        return b"".join([STATUS_LINE[answer.status], *own, answer.rest])
 
     @property
     def idle_s(self) -> int:

@@ -28,7 +28,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[object]] = set()
         self._retry: asyncio.TimerHandle | None = None
-        listening.setblocking(False)
+        listening.settimeout(0)
         self._watch()
 
     def close(self) -> None:
@@ -54,7 +54,7 @@ class Listener:
                 self._loop.remove_reader(self._socket)
                 self._retry = self._loop.call_later(RETRY_S, self._watch)
                 return
-            accepted.setblocking(False)
+            accepted.settimeout(0)
             opening = self._loop.create_task(self._loop.connect_accepted_socket(self._connection, accepted))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import asyncio
 
 
+AT_ONCE = 32
+"""Enough for one wake-up to cost little; all that a turn brings may be some 10 ms of work."""
+
+
 class Holding(Protocol):
     """A connection that holds a part back."""
 
@@ -31,10 +35,13 @@ class Outbox:
         self._holding: list[Holding] = []
 
     def add(self, connection: Holding) -> None:
-        """Have it flushed when everything that is ready now was seen to."""
-        if not self._holding:
+        """Have it flushed when everything that is ready now was seen to, or with the next `AT_ONCE` others."""
+        holding = self._holding
+        if not holding:
             self._loop.call_soon(self._flush)
-        self._holding.append(connection)
+        holding.append(connection)
+        if len(holding) >= AT_ONCE:
+            self._flush()
 
     def _flush(self) -> None:
         holding, self._holding = self._holding, []

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from gateway.api.hardened import IDLE_S, HardenedProtocol
+from gateway.api.hardened import CLOSE, IDLE_S, HardenedProtocol
 from gateway.api.outbox import Outbox
 from gateway.api.overload import Why
-from gateway.api.serving import CLOSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,8 +56,23 @@ class Protocol(HardenedProtocol):
     def turn_away(self, cycle: Any, answer: Answer) -> None:
         """Answer a request without the application. What was sent behind it unasked is not answered any more."""
         cycle.response_started = cycle.response_complete = True
-        self.say(answer, close=bool(not cycle.keep_alive or cycle.waiting_for_100_continue or self.pipeline))
+        last = not cycle.keep_alive or cycle.waiting_for_100_continue or self.pipeline or CLOSE in cycle.default_headers
+        if last:
+            self.say(answer)
+        else:
+            self._hold(self.worded(answer, last=False))
         self.on_response_complete()
+
+    def say(self, answer: Answer) -> None:
+        """Write a whole answer that no application gave, and close the connection behind it."""
+        self.flush()
+        super().say(answer)
+
+    def _hold(self, data: bytes) -> None:
+        """Have a whole answer written at the end of this turn: under overload there are many."""
+        is_first, self._held = not self._held, self._held + data
+        if is_first:
+            self._outbox.add(self)
 
     @property
     def idle_s(self) -> int:
@@ -74,7 +88,7 @@ class Protocol(HardenedProtocol):
         if gate is not None:
             gate.connections += 1
             if gate.is_shut:
-                self.say(gate.refusal(NOTHING_ASKED, Why.CONNECTIONS), close=True)
+                self.say(gate.refusal(NOTHING_ASKED, Why.CONNECTIONS))
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -167,8 +181,13 @@ class Protocol(HardenedProtocol):
             cycle.on_response()
         return True
 
+    def shutdown(self) -> None:
+        """Close after the answer that is under way; at once if there is none."""
+        self.flush()
+        super().shutdown()
+
     def finish(self) -> None:
-        """Close after the answer that is under way; at once between two requests."""
+        """As `shutdown`, but for connections on which nothing was asked yet."""
         cycle: Any = self.cycle
         if cycle is not None and cycle.scope is self.scope:
             self.shutdown()

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from gateway.api.hardened import CLOSE
 from gateway.api.listener import Listener
 
 if TYPE_CHECKING:
@@ -46,10 +47,9 @@ LINGER_S = 2.0
 FLUSH_S = 2.0
 HARD_LIMIT_S = 10.0
 BEAT_S = 1.0
-CLOSE = (b"connection", b"close")
 
 
-def server_config(app: Any, backlog: int) -> uvicorn.Config:
+def server_config(app: Any) -> uvicorn.Config:
     """How uvicorn serves Atlas; its own time-out of shutting down is not used."""
     return uvicorn.Config(
         app,
@@ -62,7 +62,6 @@ def server_config(app: Any, backlog: int) -> uvicorn.Config:
         server_header=False,
         date_header=True,
         proxy_headers=False,  # nothing that Atlas decides depends on a client's address
-        backlog=backlog,
     )
 
 
@@ -186,7 +185,7 @@ class Server(uvicorn.Server):
         if self._drain.shared:
             self._close_listeners()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  uvicorn's
         """Step 5, after the streams that are left have ended."""
         self._close_listeners()
         for connection in self._connections():

@@ -123,7 +123,6 @@ def _server(settings: Settings, read: Callable[[], Settings], signals: Signals, 
     # `config show` starts in half the time without the web framework
     from gateway.api.serving import Server, server_config  # noqa: PLC0415
     from gateway.commands.announcement import startup_text  # noqa: PLC0415
-    from gateway.commands.binding import BACKLOG  # noqa: PLC0415
     from gateway.commands.building import build  # noqa: PLC0415
 
     app = build(settings)
@@ -133,7 +132,7 @@ def _server(settings: Settings, read: Callable[[], Settings], signals: Signals, 
         terminal.show(text + "\n")
         _log_in_force(f"Atlas {__version__} serves {url}", settings)
 
-    return Server(server_config(app, BACKLOG), app.drain, signals, announce, Reloader(lambda: app.reload, read))
+    return Server(server_config(app), app.drain, signals, announce, Reloader(lambda: app.reload, read))
 
 
 def _log_in_force(what: str, settings: Settings) -> None:

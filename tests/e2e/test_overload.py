@@ -140,6 +140,25 @@ def test_refused_in_a_row() -> None:
     run(scenario())
 
 
+def test_refused_then_rubbish() -> None:
+    """Behind refusals, rubbish gets its 400 after them, in the order in which it was sent."""
+
+    async def scenario() -> None:
+        async with full(Gate(2)) as (it, answer), it.client() as client:
+            one = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n" % CHAT.encode()
+            await client.send(one + one + b"rubbish\r\n\r\n")
+            seen = []
+            for _ in range(3):
+                answered = await client.head()
+                await answered.read()
+                seen.append((answered.status, answered.headers.get("connection")))
+            assert seen == [(503, None), (503, None), (400, "close")]
+            await it.control(sid_of(answer), "cancel")
+            await answer.read()
+
+    run(scenario())
+
+
 def test_no_body_is_asked_for() -> None:
     """A client that asks before it sends its body is told not to, and its connection is closed."""
 

@@ -292,7 +292,7 @@ async def served(settings: Settings) -> AsyncIterator[str]:
     app = create(settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = Server(server_config(app, 2048), app.drain, Signals())
+        server = Server(server_config(app), app.drain, Signals())
         task = asyncio.ensure_future(server.serve([listener]))
         try:
             yield url

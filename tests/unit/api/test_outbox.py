@@ -1,11 +1,13 @@
 """What `write_now` holds back until the end of a turn keeps its place among everything else that is written."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
 
 from gateway.api.exchange import Exchange, Receive, Scope, Send
+from gateway.api.outbox import AT_ONCE, Outbox
 from gateway.api.server import MAX_HELD
 from tests.support.asgi import App
 from tests.support.http import RawClient
@@ -69,3 +71,29 @@ def test_a_line_end_in_a_header_is_refused() -> None:
             assert "y" not in answer.headers
 
     run(scenario(), fast=True)
+
+
+class Flushed:
+    """A connection that notes its flush."""
+
+    def __init__(self, flushed: list["Flushed"]) -> None:
+        self._flushed = flushed
+
+    def flush(self) -> None:
+        """It was told to write."""
+        self._flushed.append(self)
+
+
+def test_a_long_turn() -> None:
+    """Where many hold something back the first need not wait for the turn's end; each is flushed once, in order."""
+
+    async def scenario() -> None:
+        flushed: list[Flushed] = []
+        box, added = Outbox(asyncio.get_running_loop()), [Flushed(flushed) for _ in range(2 * AT_ONCE + 1)]
+        for at, connection in enumerate(added):
+            box.add(connection)
+            assert len(flushed) == (at + 1) // AT_ONCE * AT_ONCE
+        await asyncio.sleep(0)
+        assert flushed == added
+
+    run(scenario())

@@ -54,7 +54,7 @@ def serve(app: App) -> tuple[Server, Signals, int]:
     """Serve until SIGTERM, which comes once it is announced."""
     with Signals() as signals, socket.create_server(("127.0.0.1", 0)) as listener:
         server = Server(
-            server_config(app, 16), app.drain, signals, lambda: asyncio.get_running_loop().call_soon(_terminate)
+            server_config(app), app.drain, signals, lambda: asyncio.get_running_loop().call_soon(_terminate)
         )
         return server, signals, server.run([listener])
 
