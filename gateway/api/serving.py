@@ -90,7 +90,8 @@ class Server(uvicorn.Server):
         with contextlib.suppress(asyncio.CancelledError):  # a signal before it was up
             super().run(sockets)
         self.calm()
-        return 0 if self._told.is_set() and not self.lifespan.should_exit else 1
+        failed = self.lifespan.should_exit or self.lifespan.error_occurred
+        return 0 if self._told.is_set() and not failed else 1
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -149,9 +150,11 @@ class Server(uvicorn.Server):
         async with asyncio.TaskGroup() as tasks:
             beat = tasks.create_task(self._beat(), name="server")
             reloading = tasks.create_task(self._reload_when_told(), name="reload")
+            falling = tasks.create_task(self._fall_with_the_app(), name="application")
             await self._told.wait()
             reloading.cancel()
             await self._wind_down(tasks)
+            falling.cancel()
             beat.cancel()
 
     async def _beat(self) -> None:
@@ -168,6 +171,14 @@ class Server(uvicorn.Server):
             await self._hung_up.wait()
             self._hung_up.clear()
             await self._reload()
+
+    async def _fall_with_the_app(self) -> None:
+        """Without the application's own tasks nothing can be served: whoever runs the process starts another one."""
+        await self.lifespan.shutdown_event.wait()
+        log.critical("the application has failed: ending at once")
+        self._told.set()
+        self._drain.hurry()
+        self._limit(HARD_LIMIT_S)
 
     async def _wind_down(self, tasks: asyncio.TaskGroup) -> None:
         """Steps 1 to 4: everything but the end of the streams that are left."""

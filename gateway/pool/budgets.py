@@ -125,9 +125,9 @@ class Budgets:
             _check_priced(account, request)
         meter = Meter(account, counts_usd=counts_usd)
         ticket = Ticket(show_sid(sid), budgets, meter)
-        meter.on_low = lambda: self._attend_soon(ticket)
         self._check_own(ticket, budgets, meter)
         if ticket.shares:
+            meter.on_low = lambda: self._attend_soon(ticket)
             await self._reserve(ticket, meter, request)
         else:
             ticket.allow(rearm=False)

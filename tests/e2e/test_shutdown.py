@@ -3,6 +3,8 @@
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -360,3 +362,34 @@ def test_killed_while_it_drains(tmp_path: Path) -> None:
             assert (await it.call("GET", "/readyz")).status == 200
 
     run(scenario(), MAX_S)
+
+
+FALLING = """
+import asyncio, itertools, socket
+from config.settings import Settings
+from gateway.api.serving import Server, server_config
+from gateway.api.signals import Signals
+from gateway.app import create
+
+atlas, calls = create(Settings()), itertools.count()
+
+async def falling(scope, receive, send):
+    async def fail_once_up():
+        if not next(calls):
+            return await receive()
+        while not server.started:
+            await asyncio.sleep(0.01)
+        raise RuntimeError("a task of the application has failed")
+    await atlas(scope, fail_once_up, send)
+
+with Signals() as signals, socket.create_server(("127.0.0.1", 0)) as listener:
+    server = Server(server_config(falling), atlas.drain, signals)
+    raise SystemExit(server.run([listener]))
+"""
+
+
+def test_a_process_does_not_outlive_its_application() -> None:
+    """A failure of what every request needs ends the process with 1, for its supervisor to begin anew."""
+    ended = subprocess.run([sys.executable, "-c", FALLING], capture_output=True, text=True, timeout=MAX_S, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert "the application has failed: ending at once" in ended.stderr

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.core.clock import SystemClock
 from gateway.core.errors import ProviderError, RequestError
+from gateway.core.events import UsageReport
 from gateway.core.principal import Principal
 from gateway.core.usage import Usage
 from gateway.pool.budget import NANO, Budget, Per, Unit
@@ -153,6 +154,22 @@ def test_the_callers_own_budget_needs_no_ledger() -> None:
             assert budgets.open == 0
             with pytest.raises(BudgetExceeded, match="the prompt alone"):
                 await budgets.admit("t", WHO, asked(), EveryEventIsAToken(prompt=50), own_budgets("tokens=50", "acme"))
+
+    run(scenario())
+
+
+def test_a_bill_beyond_the_callers_own_budget() -> None:
+    """A provider that counts more than the caller allowed asks nobody for more: there is nobody who could give it."""
+
+    async def scenario() -> None:
+        async with replica(MemoryLedger(SystemClock())) as budgets:
+            ticket = await budgets.admit("s", WHO, asked(), EveryEventIsAToken(), own_budgets("tokens=50", "acme"))
+            assert ticket is not None
+            assert ticket.meter is not None
+            assert ticket.meter.passes([UsageReport(Usage(input_tokens=60, output_tokens=1))])
+            budgets.close("s")
+            assert await budgets.flush()
+            assert budgets.open == 0
 
     run(scenario())
 
