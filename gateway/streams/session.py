@@ -394,6 +394,7 @@ class Session:
             self.cancel(self._ended(State.CANCELLED, "disconnect"))
         silence = self._appender.silence(now) if self._streaming and self._room is None else (0.0, 0.0)
         quiet(self.source, silence[0])
+        self.stats.silent(silence[0])
         late = lateness(self.source.timeouts, self._active_s, *silence)
         if late is not None and (late[0] is Category.TIMEOUT_TOTAL or not overdue(self.source, *late)):
             self.interrupt(*late)

@@ -75,6 +75,7 @@ class Stats:
         "reported_at",
         "silent_events",
         "size",
+        "stalled_from",
         "stalls",
         "thought",
         "usage",
@@ -89,6 +90,7 @@ class Stats:
         self.cancel_to_close_s: float | None = None
         self.stalls = self.silent_events = self.content_events = 0
         self.gap_max = self.paused_s = 0.0
+        self.stalled_from = float("-inf")
         self.buckets: list[int] = []
         self.finishes: list[Finish] = []
         self.earlier: tuple[Tally, ...] = ()
@@ -130,13 +132,19 @@ class Stats:
             if gap > self.gap_max:  # noqa: PLR1730  half the cost of max(), once per read
                 self.gap_max = gap
             if gap >= STALL_S:
-                self.stalls += 1
+                self.silent(gap)
         elif self.content_events or self.opaque:
             self.leg_content = now
             if self.first_content is None:
                 self.first_content = now
                 self.buckets = [0] * (len(BOUNDS_S) + 1)
         self.last_batch = now
+
+    def silent(self, seconds: float) -> None:
+        """The upstream has been silent for so long since its last read; each silence is one stall at most."""
+        if seconds >= STALL_S and self.leg_content is not None and self.stalled_from != self.last_batch:
+            self.stalled_from = self.last_batch
+            self.stalls += 1
 
     def _rarer(self, event: Any) -> None:
         self.silent_events += 1

@@ -3,10 +3,13 @@
 Both come with the distribution's package `prometheus`. Without them a test is skipped, visibly; under CI it fails.
 """
 
+import asyncio
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,9 @@ from tests.support.process import free_port
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy/prometheus/prometheus.yml"
-SCRAPE = "250ms"
+SCRAPE, HASTY_SCRAPE = "250ms", "100ms"
 _READY_S = 20.0
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def require(program: str) -> str:
@@ -41,14 +45,24 @@ def promtool(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def configuration(folder: Path, *targets: str) -> Path:
-    """deploy/prometheus/prometheus.yml, scraping these targets four times a second; the alerts lie beside it."""
+def hastened(rules: str, haste: int) -> str:
+    """Alert rules in which every duration is so many times shorter."""
+
+    def shorter(match: re.Match[str]) -> str:
+        return f"{match[1]}{int(match[2]) * _UNITS_MS[match[3]] // haste}ms"
+
+    return re.sub(r"(\[|for: |offset )(\d+)([smhd])\b", shorter, rules)
+
+
+def configuration(folder: Path, *targets: str, haste: int = 1) -> Path:
+    """deploy/prometheus/prometheus.yml, scraping these targets a few times a second; the alerts lie beside it."""
     config = yaml.safe_load(CONFIG.read_text())
-    config["global"] = {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE, "evaluation_interval": "1s"}
+    beat = SCRAPE if haste == 1 else HASTY_SCRAPE
+    config["global"] = {"scrape_interval": beat, "scrape_timeout": beat, "evaluation_interval": beat}
     config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] == "atlas"]
     config["scrape_configs"][0]["static_configs"] = [{"targets": list(targets)}]
     for name in config["rule_files"]:
-        shutil.copy(CONFIG.parent / name, folder / name)
+        (folder / name).write_text(hastened((CONFIG.parent / name).read_text(), haste))
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))
     return file
@@ -62,11 +76,11 @@ class Prometheus:
 
     @classmethod
     @contextmanager
-    def started(cls, folder: Path, *targets: str) -> Iterator["Prometheus"]:
+    def started(cls, folder: Path, *targets: str, haste: int = 1) -> Iterator["Prometheus"]:
         """Running, with its data in `folder`; it may not answer yet."""
         it = cls(folder, free_port())
         command = [
-            require("prometheus"), f"--config.file={configuration(folder, *targets)}",
+            require("prometheus"), f"--config.file={configuration(folder, *targets, haste=haste)}",
             f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{it.port}",
         ]  # fmt: skip
         with (folder / "prometheus.log").open("wb") as log:
@@ -89,6 +103,21 @@ class Prometheus:
         found: dict[str, Any] = answer.json["data"]
         assert found["resultType"] == "vector", expr
         return [float(sample["value"][1]) for sample in found["result"]]
+
+    async def firing(self) -> set[str]:
+        """The names of the alerts that fire."""
+        async with RawClient("127.0.0.1", self.port) as client:
+            answer = await client.request("GET", "/api/v1/alerts")
+        found = answer.json["data"]["alerts"]
+        return {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
+
+    async def until(self, wanted: Callable[[set[str]], bool], within_s: float) -> set[str]:
+        """The alerts that fire, once they are as wanted."""
+        deadline = time.monotonic() + within_s
+        while not wanted(firing := await self.firing()):
+            assert time.monotonic() < deadline, f"after {within_s:g} s these fire: {sorted(firing)}"
+            await asyncio.sleep(0.1)
+        return firing
 
     async def is_ready(self) -> bool:
         """Whether it answers queries."""

@@ -73,10 +73,23 @@ def test_long_gaps_are_stalls() -> None:
     assert _gaps(1.99, 2.5, 2.5, 9.0, 3.0, 0.1).stalls == 4
 
 
+def test_a_silence_counts_while_it_lasts() -> None:
+    """A stream that never goes on has stalled, too; one that goes on after all has not stalled twice."""
+    stats = _gaps(0.1)
+    for silent_s in (1.9, 2.1, 60.0):
+        stats.silent(silent_s)
+    assert stats.stalls == 1
+    stats.observe([Text(0, "a")], stats.last_batch + 61.0)
+    assert stats.stalls == 1
+    stats.silent(2.0)
+    assert stats.stalls == 2
+
+
 def test_before_the_first_content_nothing_stalls() -> None:
     """The wait for the first token is no stall."""
     stats = Stats(0.0)
     stats.observe([Leg(1, "e", "p", "s", "")], 1.0)
+    stats.silent(50.0)
     stats.observe([Text(0, "a")], 60.0)
     assert (stats.stalls, stats.reads) == (0, 0)
 
