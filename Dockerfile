@@ -1,12 +1,14 @@
 # The image of one gateway: `docker build -t atlas .`, then `docker run -p 127.0.0.1:8080:8080 atlas serve --host 0.0.0.0 --insecure`.
-# Two stages: what installs stays behind. Nothing is installed whose hash does not stand in requirements.lock.
+# Two stages: what installs stays behind. Nothing is installed whose hash does not stand in the lock file.
 # At run time no shell is needed, nothing is written to the file system, and any user id will do.
 
 FROM python:3.12-slim AS build
+# With OpenTelemetry: docker build --build-arg LOCK=requirements-otel.lock
+ARG LOCK=requirements.lock
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 RUN ["python", "-m", "venv", "--without-pip", "/opt/atlas"]
-COPY requirements.lock ./
+COPY ${LOCK} ./requirements.lock
 RUN ["python", "-m", "pip", "--python", "/opt/atlas/bin/python", "install", "--require-hashes", "--only-binary", ":all:", "-r", "requirements.lock"]
 COPY pyproject.toml README.md LICENSE ./
 COPY config ./config

@@ -69,7 +69,7 @@ bench: $(BIN)/.dev ## measure beside nginx in the same run; prints the tables of
 
 lock: $(BIN)/.dev ## resolve the lock files anew (versions at least a week old)
 	@echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -o requirements.lock pyproject.toml -
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -c requirements.lock --extra otel -o requirements-otel.lock pyproject.toml
+	@echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -c requirements.lock --extra otel -o requirements-otel.lock pyproject.toml -
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -c requirements.lock --group dev --extra otel -o requirements-dev.lock pyproject.toml
 
 clean: ## remove what setup and the tools made

@@ -21,6 +21,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gateway.core.events import OUTRUN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -67,11 +69,11 @@ def is_installed() -> bool:
 class Attempt:
     """One call of an endpoint. It is told of once its trace is over: only then it is known what the call took."""
 
-    __slots__ = ("_ended_ns", "answered", "endpoint", "error", "is_settled", "span")
+    __slots__ = ("_ended_ns", "answered", "endpoint", "error", "is_settled", "span", "was_outrun")
 
     def __init__(self, span: Span, endpoint: str) -> None:
         self.span, self.endpoint = span, endpoint
-        self.answered = self.is_settled = False
+        self.answered = self.is_settled = self.was_outrun = False
         self.error: str | None = None
         self._ended_ns: int | None = None
 
@@ -99,8 +101,8 @@ class Attempt:
         self._ended_ns, self.error = time.time_ns(), error  # by the clock that OpenTelemetry begins spans with
 
     def tell(self) -> None:
-        """End the span, when the call ended."""
-        if self.error is not None:
+        """End the span, when the call ended; that another one was faster is no failure."""
+        if self.error is not None and not self.was_outrun:
             _fail(self.span, self.error)
         self.span.end(self._ended_ns)
 
@@ -140,7 +142,7 @@ class Trace:
         ours = [each for each in self.attempts if each.endpoint == endpoint and not each.is_settled]
         found = next((each for each in ours if each.answered), ours[-1] if ours else None)
         if found is not None:
-            found.is_settled = True
+            found.is_settled, found.was_outrun = True, attributes.get("atlas.end") == OUTRUN
             _set(found.span, attributes)
 
     def event(self, name: str, attributes: Attributes) -> None:

@@ -157,7 +157,16 @@ def test_installs_only_what_is_locked(tmp_path: Path) -> None:
     assert len(installs) == 2
     assert '"--require-hashes"' in installs[0]
     assert '"requirements.lock"' in installs[0]
+    assert ("ARG", "LOCK=requirements.lock") in instructions(tmp_path)
+    assert ("COPY", "${LOCK} ./requirements.lock") in instructions(tmp_path)
     assert '"--no-deps", "--no-build-isolation", "."' in installs[1]
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-otel.lock"])
+def test_an_image_can_be_built_of_each_lock(lock: str) -> None:
+    """Either one reaches the build, and has what builds Atlas itself, which is done without an index."""
+    assert not ignored(lock)
+    assert re.search(r"^setuptools==", (ROOT / lock).read_text(), re.MULTILINE)
 
 
 def ignored(path: str) -> bool:
@@ -187,7 +196,7 @@ def test_what_is_copied_is_there_and_not_ignored(tmp_path: Path) -> None:
     copied: list[str] = []
     for name, value in instructions(tmp_path):
         if name == "COPY" and "--from" not in value:
-            copied += value.split()[:-1]
+            copied += value.replace("${LOCK}", "requirements.lock").split()[:-1]
     assert {"requirements.lock", "pyproject.toml", "gateway"} <= set(copied)
     for path in copied:
         assert (ROOT / path).exists(), path

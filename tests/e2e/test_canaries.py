@@ -20,6 +20,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.core.keys import digest, new_key, show_digest
+from tests.support.collector import Collector
 from tests.support.echo_provider import EchoProvider
 from tests.support.gateway_process import GatewayProcess
 from tests.support.keys import carried
@@ -36,6 +37,7 @@ PROXY_PASSWORD = "canary-proxy-0123456789"
 QUERY = "canary-query-0123456789"
 CLIENT_HEADER = "canary-client-header-0123456789"
 STRANGE_KEY = "sk-canary-stranger-0123456789"
+COLLECTOR_KEY = "canary-collector-0123456789"
 PROMPT = "canary-prompt-0123456789"
 CRASHING = '''
 class Crashing:
@@ -95,14 +97,15 @@ def redis() -> Iterator[RedisServer]:
 
 
 def test_no_canary_comes_out(tmp_path: Path, redis: RedisServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """No log line, metric, error, status or command shows a planted secret, whatever fails."""
+    """No log line, metric, trace, error, status or command shows a planted secret, whatever fails."""
     key = new_key()
 
     async def scenario() -> None:
         (tmp_path / "crashing.py").write_text(CRASHING)
         environ = {"PATH": "/usr/bin:/bin", "ATLAS_KEY_PEPPER": PEPPER, "PYTHONPATH": str(tmp_path)}
-        async with EchoProvider() as up:
-            async with GatewayProcess(_config(up, redis, key), tmp_path, environ=environ) as gateway:
+        async with EchoProvider() as up, Collector() as collector:
+            config = _config(up, redis, key, collector.url)
+            async with GatewayProcess(config, tmp_path, environ=environ) as gateway:
                 out = Outlets(gateway)
                 await _ask_everything(out, key)
                 await _reload(out, tmp_path, partial(out.command, capsys, environ))
@@ -111,13 +114,20 @@ def test_no_canary_comes_out(tmp_path: Path, redis: RedisServer, capsys: pytest.
                     await out.ask(request, carried(key, "x-api-key"), _asking("up/fine"))
                 await gateway.stop()
             out.shown["log"], out.shown["stdout"] = gateway.log.encode(), gateway.output.encode()
+            out.shown["traces"] = collector.bodies
+            assert collector.authorized == {f"Bearer {COLLECTOR_KEY}"}, "this one is for the collector"
+            assert {span.attributes.get("error.type") for span in collector.spans} >= {
+                "connect",
+                "stream_broken",
+                "500",
+            }
             await asyncio.to_thread(_command_lines, tmp_path, environ, partial(out.command, capsys, environ))
             for words in (["serve", "--port", "0"], ["doctor"]):
                 out.shown[words[0]] = await asyncio.to_thread(_process, tmp_path, environ, *words)
         secrets = {
             "pepper": PEPPER, "Redis password": REDIS_PASSWORD, "provider key": PROVIDER_KEY, "header": HEADER,
             "proxy password": PROXY_PASSWORD, "query": QUERY, "client header": CLIENT_HEADER, "client key": key,
-            "secret of the key": key[-32:], "a stranger's key": STRANGE_KEY,
+            "secret of the key": key[-32:], "a stranger's key": STRANGE_KEY, "collector's key": COLLECTOR_KEY,
         }  # fmt: skip
         leaks = out.leaks(secrets, {"prompt": PROMPT, **{f"token {at}": token for at, token in enumerate(out.tokens)}})
         assert out.tokens
@@ -130,7 +140,7 @@ def test_no_canary_comes_out(tmp_path: Path, redis: RedisServer, capsys: pytest.
     run(scenario(), timeout=100)
 
 
-def _config(up: EchoProvider, redis: RedisServer, key: str) -> dict[str, Any]:
+def _config(up: EchoProvider, redis: RedisServer, key: str, traces: str) -> dict[str, Any]:
     common = {"kind": "openai_chat", "keys": [PROVIDER_KEY], "model": "*", "breaker": {"enabled": False}}
     proxy = f"http://user:{PROXY_PASSWORD}@127.0.0.1:{free_port()}"
     endpoints = [
@@ -145,6 +155,7 @@ def _config(up: EchoProvider, redis: RedisServer, key: str) -> dict[str, Any]:
         "endpoints": endpoints,
         "routes": [{"model": f"{each['name']}/*", "endpoints": [each["name"]]} for each in endpoints],
         "keys": [{**row, "scopes": ["infer", "control", "admin", "metrics"]}],
+        "telemetry": {"tracing": {"endpoint": traces, "headers": {"authorization": f"Bearer {COLLECTOR_KEY}"}}},
         "agents": [{"name": "crashing", "kind": "crashing.Crashing", "route": "mock-fast"}],
     }
 

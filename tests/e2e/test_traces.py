@@ -1,5 +1,6 @@
 """Traces as a collector gets them, over a real socket."""
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ import pytest
 from gateway.app import create
 from gateway.telemetry.tracing import FLUSH_S
 from tests.e2e.house import CHAT, House, house, run, sid_of
-from tests.support.chaos import Gate, Plan
+from tests.e2e.test_hedging import hedging
+from tests.support.chaos import Gate, Plan, refusing
 from tests.support.collector import Collector
 from tests.support.server import atlas_settings
 
@@ -26,9 +28,13 @@ async def traced(
     collector: Collector, *plans: Plan, propagate: tuple[str, ...] = (), **sections: Any
 ) -> AsyncIterator[House]:
     """A house whose traces go to this collector; they are there once it was left."""
-    tracing = {"endpoint": collector.url, "propagate": propagate}
-    async with house(*plans, telemetry={"tracing": tracing}, **sections) as it:
+    async with house(*plans, telemetry=sent_to(collector, propagate=propagate), **sections) as it:
         yield it
+
+
+def sent_to(collector: Collector, **tracing: Any) -> dict[str, Any]:
+    """The section `telemetry` that sends traces there."""
+    return {"tracing": {"endpoint": collector.url, **tracing}}
 
 
 def test_a_request_and_its_attempt() -> None:
@@ -90,6 +96,50 @@ def test_a_fallback_is_seen() -> None:
             assert "gen_ai.usage.output_tokens" not in attempts[0].attributes
             (request,) = collector.named(REQUEST)
             assert (request.events, request.failed) == (["atlas.fallback"], False)
+
+    run(scenario())
+
+
+def test_a_hedge_that_wins_is_seen() -> None:
+    """Both attempts are spans of the request, side by side, each with its own bill; who was outrun is no failure."""
+
+    async def scenario() -> None:
+        async with Collector() as collector:
+            async with hedging(Plan(hold_headers=Gate()), Plan(), telemetry=sent_to(collector)) as it:
+                assert (await it.ask(MINE)).headers["x-atlas-endpoint"] == "up2"
+            first, second = collector.of(TRACE, "chat any")
+            assert [span.attributes["atlas.endpoint"] for span in (first, second)] == ["up", "up2"]
+            assert first.begun_ns < second.begun_ns < first.ended_ns
+            assert [span.events for span in (first, second)] == [[], ["gen_ai.first_content"]]
+            assert [(span.failed, span.attributes.get("error.type")) for span in (first, second)] == [(False, None)] * 2
+            assert [span.attributes["atlas.end"] for span in (first, second)] == ["outrun", "completed"]
+            tokens = [span.attributes["gen_ai.usage.output_tokens"] for span in (first, second)]
+            assert tokens == [0, Plan().tokens]
+            (request,) = collector.of(TRACE, REQUEST)
+            assert {first.parent, second.parent} == {request.id}
+            assert (request.events, request.failed) == ([], False)
+
+    run(scenario())
+
+
+def test_a_hedge_that_loses_or_fails_is_seen() -> None:
+    """The content and its tokens are told of the attempt that they came from, also if that was the one hedged."""
+
+    async def scenario() -> None:
+        async with Collector() as collector:
+            first = Gate()
+            held = Plan(hold_headers=first)
+            async with hedging(held, refusing(500), telemetry=sent_to(collector)) as it:
+                asking = asyncio.create_task(it.ask(MINE))
+                await it.ups[1].received()
+                await it.ups[1].last.answered()
+                first.open()
+                assert (await asking).headers["x-atlas-endpoint"] == "up"
+            one, other = collector.of(TRACE, "chat any")
+            assert (one.attributes["atlas.endpoint"], one.events, one.failed) == ("up", ["gen_ai.first_content"], False)
+            assert one.attributes["gen_ai.usage.output_tokens"] == held.tokens
+            assert (other.attributes["error.type"], other.events) == ("upstream_5xx", [])
+            assert "gen_ai.usage.output_tokens" not in other.attributes
 
     run(scenario())
 

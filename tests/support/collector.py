@@ -28,7 +28,8 @@ class Collector:
 
     silent: bool = False
     spans: list[Span] = field(default_factory=list[Span])
-    raw: bytes = b""
+    bodies: bytes = b""
+    authorized: set[str] = field(default_factory=set[str])
     _server: asyncio.Server | None = None
     _quiet: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -53,6 +54,10 @@ class Collector:
         """The spans of this name, as they began."""
         return sorted((span for span in self.spans if span.name == name), key=lambda span: span.begun_ns)
 
+    def of(self, trace: str, name: str) -> list[Span]:
+        """Those of them that belong to one trace."""
+        return [span for span in self.named(name) if span.trace == trace]
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -72,9 +77,12 @@ class Collector:
     async def _take(self, head: bytes, reader: asyncio.StreamReader) -> None:
         assert head.startswith(b"POST /v1/traces "), head
         lines = head.decode("latin-1").lower().split("\r\n")
+        self.authorized |= {
+            line[15:] for line in head.decode().split("\r\n") if line.lower().startswith("authorization: ")
+        }
         length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
         body = await reader.readexactly(length)
-        self.raw += head + body
+        self.bodies += body
         request = ExportTraceServiceRequest.FromString(body)
         self.spans += [
             _span(span) for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans
