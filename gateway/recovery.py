@@ -130,6 +130,7 @@ class Recovery:
                     stats.observe(cast("Batch", events), clock.monotonic())
                 seq = entry.seq
             if seq >= page.tail or not page.entries:
+                stats.retold()
                 return delivered, stats, seq
 
     async def _claim(self, record: Record, tail: int, owner: str) -> bool:

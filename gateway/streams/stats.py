@@ -135,7 +135,7 @@ class Stats:
                 self.silent(gap)
         elif self.content_events or self.opaque:
             self.leg_content = now
-            if self.first_content is None:
+            if not self.buckets:
                 self.first_content = now
                 self.buckets = [0] * (len(BOUNDS_S) + 1)
         self.last_batch = now
@@ -175,6 +175,13 @@ class Stats:
         self.size += utf8_length(text)
         self.content_events += 1
         self.silent_events -= 1
+
+    def retold(self) -> None:
+        """All of it so far was read from a log, which knows what came and not when: no time of it was measured."""
+        self.earlier = tuple(msgspec.structs.replace(tally, first_content=None) for tally in self.earlier)
+        self.first_content = self.leg_content = None
+        self.buckets = [0] * len(self.buckets)
+        self.stalls, self.gap_max = 0, 0.0
 
     @property
     def events(self) -> int:

@@ -47,6 +47,26 @@ def test_the_first_content_counts_not_the_first_byte() -> None:
         assert stats.facts(20.0, [])["metrics"]["ttft_ms"] == 3500.0
 
 
+def test_what_was_read_from_a_log_has_no_times() -> None:
+    """Who goes on with a dead replica's stream knows what came, not when: it measures its own leg, and no more."""
+    stats = Stats(0.0)
+    stats.observe([Leg(1, "a", "p", "s", ""), Text(0, "x" * 420)], 6.0)
+    stats.observe([Text(0, "x")], 9.0)
+    stats.retold()
+    stats.observe([Leg(2, "b", "p", "replay", "")], 9.0)
+    for now in (10.0, 10.5):
+        stats.observe([Text(0, "y")], now)
+    facts = stats.facts(11.0, [])
+    assert [leg["ttft_ms"] for leg in facts["legs"]] == [None, 1000.0]
+    assert [facts["metrics"][name] for name in ("ttft_ms", "tokens_per_s", "stalls")] == [None, None, 0]
+    assert facts["metrics"]["inter_token_ms"]["max"] == 500.0
+    unheard = Stats(0.0)
+    unheard.observe([Leg(1, "a", "p", "s", "")], 6.0)
+    unheard.retold()
+    unheard.observe([Leg(2, "b", "p", "replay", ""), Text(0, "y")], 8.0)
+    assert unheard.facts(9.0, [])["metrics"]["ttft_ms"] == 8000.0
+
+
 @pytest.mark.parametrize("gap", [0.0004, 0.003, 0.02, 0.13, 1.1, 9.0, 250.0])
 def test_percentiles_are_close(gap: float) -> None:
     """A percentile is never below the truth, at most 25 % above it, and never above the greatest gap."""
