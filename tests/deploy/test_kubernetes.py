@@ -1,7 +1,7 @@
 """The chart and the plain manifests: what they ask of a cluster, and that both say the same.
 
-There is neither Helm nor a cluster where the tests run. What is held here: the shape of what `tests.deploy.chart`
-renders, and that names, ports, paths, users and times fit one another, the image and the gateway.
+There is neither Helm nor a cluster where the tests run. What is held here: that the schemas of Kubernetes allow what
+`tests.deploy.chart` renders, and that names, ports, paths, users and times fit one another, the image and the gateway.
 """
 
 import re
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -55,7 +56,8 @@ def without_checksum(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What is rendered but for the annotation by which Helm restarts pods; by kind."""
     for each in found:
         if each["kind"] == "Deployment":
-            del each["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+            annotations = each["spec"]["template"]["metadata"].pop("annotations")
+            assert annotations.keys() == {"checksum/config"}
     return sorted(found, key=lambda each: str(each["kind"]))
 
 
@@ -79,6 +81,14 @@ def test_the_plain_manifests_are_the_chart() -> None:
     (autoscaler,) = plain("autoscaler.yaml")
     assert autoscaler == one("HorizontalPodAutoscaler", rendered(**AUTOSCALED))
     assert {path.name for path in MANIFESTS.iterdir()} == {"atlas.yaml", "autoscaler.yaml"}
+
+
+@pytest.mark.parametrize("version", ["1.27.0", "1.37.0"])
+def test_kubernetes_knows_every_member(version: str) -> None:
+    """The schemas of the oldest Kubernetes that the chart admits and of a new one allow it, and know all of it."""
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == ">=1.27.0-0"
+    for each in (*rendered(**AUTOSCALED), *rendered(), *plain("atlas.yaml"), *plain("autoscaler.yaml")):
+        kubernetes_validate.validate(each, version, strict=True)
 
 
 @pytest.mark.parametrize("release", ["atlas", "team-b"])
@@ -112,8 +122,6 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
     (port,) = container()["ports"]
     assert port["containerPort"] == settings.server.port
     assert one("Service")["spec"]["ports"][0]["targetPort"] == port["name"]
-    annotations = one("Deployment")["spec"]["template"]["metadata"]["annotations"]
-    assert annotations["prometheus.io/port"] == str(settings.server.port)
     grace, before = pod()["terminationGracePeriodSeconds"], values()["preStopSeconds"]
     assert grace >= settings.server.drain_s + before + 15
 
@@ -124,8 +132,24 @@ def test_probes_ask_what_the_gateway_answers() -> None:
     probes = [container()[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
     assert [probe["path"] for probe in probes] == ["/livez", "/livez", "/readyz"]
     assert {probe["port"] for probe in probes} == {container()["ports"][0]["name"]}
-    annotations = one("Deployment")["spec"]["template"]["metadata"]["annotations"]
-    assert {annotations["prometheus.io/path"], *(probe["path"] for probe in probes)} <= paths.keys()
+    assert {probe["path"] for probe in probes} <= paths.keys()
+
+
+def test_prometheus_finds_the_pods() -> None:
+    """The job for Prometheus in Kubernetes keeps this chart's pods and their one port, and shows the key they want."""
+    (job,) = yaml.safe_load((ROOT / "deploy/prometheus/kubernetes.yml").read_text())["scrape_configs"]
+    assert job["job_name"] == "atlas", "the alerts and the dashboard ask for this name"
+    assert job["kubernetes_sd_configs"] == [{"role": "pod"}]
+    labels = one("Deployment")["spec"]["template"]["metadata"]["labels"]
+    found = {
+        "__meta_kubernetes_pod_label_app_kubernetes_io_name": labels["app.kubernetes.io/name"],
+        "__meta_kubernetes_pod_container_port_name": container()["ports"][0]["name"],
+    }
+    kept = {rule["source_labels"][0]: rule["regex"] for rule in job["relabel_configs"] if rule.get("action") == "keep"}
+    assert kept == found
+    assert job["authorization"] == {"credentials_file": "/etc/prometheus/atlas-key"}
+    named = {rule["target_label"] for rule in job["relabel_configs"] if "target_label" in rule}
+    assert named == {"instance", "namespace", "pod"}
 
 
 def test_pods_have_no_rights() -> None:

@@ -11,9 +11,16 @@ from tests.support.prometheus import promtool
 TESTS = ALERTS.with_name("alerts_test.yml")
 
 
-def test_the_configuration_is_valid() -> None:
-    """Prometheus starts with what docker-compose.yml gives it, rules included."""
+def test_the_configuration_is_valid(tmp_path: Path) -> None:
+    """Prometheus starts with what docker-compose.yml gives it, rules included, and with the job for Kubernetes."""
     promtool("check", "config", str(ALERTS.with_name("prometheus.yml")))
+    config = yaml.safe_load(ALERTS.with_name("kubernetes.yml").read_text())
+    (job,) = config["scrape_configs"]
+    del job["kubernetes_sd_configs"]  # the distribution's Prometheus comes without
+    job["authorization"]["credentials_file"] = str(tmp_path / "key")
+    (tmp_path / "key").touch()
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    promtool("check", "config", str(tmp_path / "prometheus.yml"))
 
 
 def test_alerts_fire_when_they_should() -> None:
@@ -47,4 +54,9 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
 
 def test_names_and_places() -> None:
     """Nothing in the folder is a file that nobody reads."""
-    assert {path.name for path in Path(ALERTS.parent).iterdir()} == {"alerts.yml", "alerts_test.yml", "prometheus.yml"}
+    assert {path.name for path in Path(ALERTS.parent).iterdir()} == {
+        "alerts.yml",
+        "alerts_test.yml",
+        "kubernetes.yml",
+        "prometheus.yml",
+    }
