@@ -20,6 +20,7 @@ from gateway.api.sse import PLAIN_ENDS, Delivery, shared
 from gateway.core.events import RESTART, Leg, Text
 from gateway.core.ids import show_sid
 from gateway.dialects.native import NativeRenderer
+from gateway.dialects.strict_json import decode_object
 from gateway.streams.journal import JournalError
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ POLICY = "x-atlas-on-disconnect"
 
 
 async def body(request: Request, services: Services) -> bytes:
-    """The JSON body of a request, within the gateway's bounds."""
-    return await _exchange(request).json_body(services.limits.max_body)
+    """The JSON body of a request, within the gateway's bounds, and as strictly read as any other."""
+    raw = await _exchange(request).json_body(services.limits.max_body)
+    decode_object(raw)
+    return raw
 
 
 @dataclass(frozen=True, slots=True)

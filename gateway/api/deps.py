@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.streams.control import StreamControl
     from gateway.telemetry.metrics import Metrics
 
+_HOST = re.compile(r"(?:\[([^]]*)\]|([^:]*))(?::[0-9]*)?")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -69,8 +70,8 @@ class Services:
         if "*" in allowed:
             return
         host = (exchange.header("host") or "").lower()
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-        if name not in allowed:
+        found = _HOST.fullmatch(host)
+        if found is None or (found[1] or found[2]) not in allowed:
             msg = f"the host {host!r:.128} is not served here; add it to server.allowed_hosts"
             raise RequestError(msg, code="invalid_host", param="Host")
 

@@ -14,12 +14,12 @@ Oddities, on purpose:
 
 from __future__ import annotations
 
-import re
 import socket
 import struct
 from typing import Any, NamedTuple, cast
 
 import msgspec
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.core.errors import AtlasError, RequestError
@@ -38,7 +38,6 @@ MAX_HEAD = 32_768
 MAX_HEADERS = 100
 CLOSE = (b"connection", b"close")
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _NOTED = frozenset({b"expect", b"host", b"transfer-encoding"})
 
 
@@ -71,10 +70,8 @@ class HardenedProtocol(HttpToolsProtocol):
         """Some bytes have come."""
         self._read = len(data)
         cycle: Any = self.cycle
-        if b"pgrade" in data and (cycle is None or cycle.response_complete or not cycle.more_body):
-            data = _without_upgrade(data)
         begun, body = self.scope, self._body
-        super().data_received(data)
+        self._parse(data)
         if self.scope is not begun or self._body != body:
             self._idle_bytes = 0
         elif self._head >= 0:
@@ -84,6 +81,35 @@ class HardenedProtocol(HttpToolsProtocol):
         if max(self._head, self._idle_bytes) > MAX_HEAD and not self.transport.is_closing():
             self._refusal = _too_large()
             self.send_400_response("")
+
+    def _parse(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+            except HttpParserUpgrade as wish:
+                rest, head = rest[wish.args[0] :], self._without_upgrade()
+                self.parser = HttpRequestParser(self)  # the old one may take the message for the connection's last
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self._parse(head)
+            except HttpParserError:
+                self.send_400_response("")
+                return
+            else:
+                return
+
+    def _should_upgrade(self) -> bool:
+        """A head that wishes for another protocol is not a request yet: the parser takes it for one without a body."""
+        return True
+
+    def _without_upgrade(self) -> bytes:
+        """The same head without that wish, which a server may ignore (RFC 9110, 7.8).
+
+        Java's client asks for HTTP/2 so in every first request.
+        """
+        parser: Any = self.parser
+        line = b"%b %b HTTP/%b\r\n" % (parser.get_method(), self.url, parser.get_http_version().encode("ascii"))
+        return line + b"".join(b"%b: %b\r\n" % each for each in self.headers if each[0] != b"upgrade") + b"\r\n"
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -105,7 +131,7 @@ class HardenedProtocol(HttpToolsProtocol):
             self._hosts += 1
             self._host = value
         elif name == b"transfer-encoding":
-            self._coding = value
+            self._coding = self._coding + b"," + value if self._coding else value
         elif value.lower() == b"100-continue":
             self.expect_100_continue = True
 
@@ -125,6 +151,8 @@ class HardenedProtocol(HttpToolsProtocol):
             self._refusal = self._judge(parser.get_method(), version)
             if self._refusal is not None:
                 raise _Refused
+            if version == "1.0":
+                self.expect_100_continue = False  # RFC 9110, 10.1.1
         self.waited, self._head = 0, -1
         super().on_headers_complete()
 
@@ -247,16 +275,6 @@ class HardenedProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle  # None before the first request
         if cycle is not None:
             cycle.disconnected = True  # `connection_lost` is still to come: no answer is no error
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """The same, without the wish to speak something else than HTTP/1.1 in the head at its begin.
-
-    A server may ignore it (RFC 9110, 7.8), but the parser would take the body for the other protocol's. Java's client
-    asks for HTTP/2 so in every first request.
-    """
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nx-no-up:", head) + end + rest
 
 
 def _bad(message: str) -> RequestError:

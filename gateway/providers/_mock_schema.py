@@ -26,6 +26,7 @@ from gateway.providers._mock_values import Json, Members, SchemaError
 Path: TypeAlias = tuple[str, ...]
 
 _MAX_STEPS = 2_000
+_MAX_COMPARISONS = 2_000_000
 _MAX_NESTING = 200
 _MERGED_IN_A_STEP = 50
 _MAX_REENTRIES = 2
@@ -62,7 +63,7 @@ class _Search:
     def __init__(self, root: Json) -> None:
         self.reentries = 0
         self._root = root
-        self._steps = 0
+        self._steps = self._comparisons = 0
         self._why = "the schema admits nothing"
         self._builders: dict[str, Callable[[Members, Path], Json]] = {
             "object": self._object,
@@ -111,6 +112,7 @@ class _Search:
             return
         for option in groups[0]:
             for flat, inner in self._alternatives(option, path):
+                self._compares(_to_merge(base, flat))
                 merged = _merged(base, flat)
                 self._spend(len(_properties(merged)) // _MERGED_IN_A_STEP, inner)
                 yield from self._combined(merged, groups[1:], inner)
@@ -120,11 +122,16 @@ class _Search:
         if self._steps > _MAX_STEPS or len(path) > _MAX_NESTING:
             raise SchemaError(_TOO_LARGE)
 
+    def _compares(self, times: int) -> None:
+        self._comparisons += times
+        if self._comparisons > _MAX_COMPARISONS:
+            raise SchemaError(_TOO_LARGE)
+
     # Instances of one flat schema.
 
     def _instance(self, flat: Members, path: Path) -> Json:
         for value in _preferred(flat):
-            if _suits(value, flat):
+            if self._suits(value, flat):
                 return value
         if "enum" in flat:
             return values.first_fitting(flat)
@@ -136,6 +143,13 @@ class _Search:
             except SchemaError as error:
                 first = first or error
         raise first or SchemaError("no type is left that all parts of the schema allow")
+
+    def _suits(self, value: Json, flat: Members) -> bool:
+        """Simple values have the schema's own keywords to keep to, no more; an empty list or object says little."""
+        if isinstance(value, dict | list):
+            return bool(value) and fits(value, flat, self._compares)
+        self._compares(1 + values.length(flat.get("enum")))
+        return values.fits(value, flat)
 
     def _object(self, flat: Members, path: Path) -> Json:
         known = _properties(flat)
@@ -161,13 +175,6 @@ class _Search:
 
 def _properties(flat: Members) -> Members:
     return values.members(flat.get("properties", {}), "properties")
-
-
-def _suits(value: Json, flat: Members) -> bool:
-    """Simple values have only the schema's own keywords to keep to; of lists and objects an empty one says little."""
-    if isinstance(value, dict | list):
-        return bool(value) and fits(value, flat)
-    return values.fits(value, flat)
 
 
 def _preferred(flat: Members) -> list[Json]:
@@ -215,6 +222,12 @@ def _merged(left: Members, right: Members) -> Members:
     """What both demand; mere notes, such as a default, are the left one's."""
     both = {key: _MERGES[key](left[key], right[key]) for key in _MERGES if key in left and key in right}
     return {**right, **left, **both}
+
+
+def _to_merge(left: Members, right: Members) -> int:
+    """How many comparisons that takes, about: each with each in enums and types, or one for each item of a list."""
+    sizes = {key: (values.length(left[key]), values.length(right[key])) for key in left if key in right}
+    return sum(a * b if key in {"enum", "type"} else a + b for key, (a, b) in sizes.items())
 
 
 def _merge_types(left: Json, right: Json) -> Json:

@@ -67,8 +67,9 @@ def fits(value: Json, flat: Members) -> bool:
 
 def first_fitting(flat: Members) -> Json:
     """The first value of the enum that keeps to the other keywords."""
+    others = {key: value for key, value in flat.items() if key != "enum"}
     for value in elements(flat["enum"], "enum"):
-        if fits(value, flat):
+        if fits(value, others):
             return value
     raise SchemaError("no value of the enum fits the rest of the schema")
 
@@ -177,6 +178,11 @@ def elements(value: Json, what: str) -> list[Json]:
     if not isinstance(value, list | tuple):
         raise SchemaError(f"{what} must be an array, it is {value!r}")
     return list(cast("list[Json]", value))
+
+
+def length(value: Json) -> int:
+    """How many items an array has; anything else has none."""
+    return len(value) if isinstance(value, list) else 0
 
 
 def listed(value: Json) -> list[Json]:

@@ -257,7 +257,7 @@ def test_what_an_agent_cannot_be_asked(body: dict[str, Any], status: int, param:
         (RUNS, {"input": ""}, 400, "invalid_value"),
         (RUNS, {"input": "x", "colour": "red"}, 400, "invalid_body"),
         (RUNS, {"input": [{"role": "tool", "content": "x"}]}, 400, "invalid_body"),
-        (RUNS, ["x"], 400, "invalid_body"),
+        (RUNS, ["x"], 400, "invalid_json"),
     ],
 )
 def test_bad_runs(path: str, body: Any, status: int, code: str) -> None:
@@ -268,6 +268,19 @@ def test_bad_runs(path: str, body: Any, status: int, code: str) -> None:
             answer = await it.call("POST", path, json=body)
             assert (answer.status, answer.json["error"]["code"]) == (status, code)
             assert it.channels == 0
+
+    run(scenario())
+
+
+def test_a_run_means_one_thing() -> None:
+    """Bodies of runs are read as strictly as others: one that gives its input twice is refused."""
+
+    async def scenario() -> None:
+        async with house(**team()) as it:
+            typed = {"content-type": "application/json"}
+            answer = await it.call("POST", RUNS, typed, b'{"input": "x", "input": "y"}')
+            assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_json")
+            assert "'input'" in answer.json["error"]["message"]
 
     run(scenario())
 

@@ -23,6 +23,7 @@ from tests.support.server import atlas_settings
 GET = b"GET /livez HTTP/1.1\r\n"
 POST = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-type: application/json\r\n"
 HOST = b"Host: localhost\r\n"
+CODINGS = b"Transfer-Encoding: %b\r\n" * 2 + b"\r\n0\r\n\r\n"
 CHUNKED = POST + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 AMBIGUOUS = {
@@ -42,6 +43,8 @@ AMBIGUOUS = {
     "two codings": POST + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "codings in the wrong order": POST + HOST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
     "coding twice": POST + HOST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "coding identity, then chunked": POST + HOST + CODINGS % (b"identity", b"chunked"),
+    "coding gzip, then chunked": POST + HOST + CODINGS % (b"gzip", b"chunked"),
     "coding that looks alike": POST + HOST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "coding identity": POST + HOST + b"Transfer-Encoding: identity\r\n\r\n",
     "coding in HTTP/1.0": b"POST / HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -213,21 +216,54 @@ def test_hidden_flood(case: str) -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("field", [b"Upgrade: h2c", b"UPGRADE: websocket", b"upgrade:h2c"])
-def test_upgrade_is_ignored(field: bytes) -> None:
-    """A client that would rather speak another protocol, as Java's does, is served its request with its whole body."""
+UPGRADES = {
+    "as Java asks": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n",
+    "shouted": b"Connection: UPGRADE\r\nUPGRADE: websocket\r\n",
+    "without a space": b"connection:upgrade\r\nupgrade:h2c\r\n",
+    "twice": b"Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n",
+}
+CUTS = {
+    "whole": lambda raw: [raw],
+    "in two": lambda raw: [raw[: raw.lower().index(b"pgrade:")], raw[raw.lower().index(b"pgrade:") :]],
+    "head and body": lambda raw: [raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n", raw.partition(b"\r\n\r\n")[2]],
+    "byte by byte": lambda raw: [raw[at : at + 1] for at in range(len(raw))],
+    "behind another request": lambda raw: [GET + HOST + b"\r\n" + raw],
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("wish", UPGRADES)
+def test_upgrade_is_ignored(wish: str, cut: str) -> None:
+    """A client that would rather speak another protocol, as Java's does, is served its request with its whole body.
+
+    However it arrives: a body that was taken for the other protocol would be the next request, smuggled.
+    """
 
     async def scenario() -> None:
         async with house() as it, it.client() as client:
             body = json.dumps(ask(stream=False)).encode()
-            head = POST + HOST + b"Connection: Upgrade, HTTP2-Settings\r\n" + field + b"\r\n"
-            request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+            head = POST + HOST + UPGRADES[wish] + b"Content-Length: %d\r\n\r\n" % len(body)
             for _ in range(2):
-                await client.send(request + GET + HOST + b"\r\n")
-                for _ in range(2):
+                for part in CUTS[cut](head + body + GET + HOST + b"\r\n"):
+                    await client.send(part)
+                    await asyncio.sleep(0)
+                for _ in range(3 if cut == "behind another request" else 2):
                     answer = await client.head()
                     await answer.read()
                     assert answer.status == 200
+
+    run(scenario())
+
+
+def test_upgrade_of_a_connection_that_ends() -> None:
+    """The same where the request is its connection's last."""
+
+    async def scenario() -> None:
+        async with house() as it:
+            for version, connection in ((b"1.1", b"close, Upgrade"), (b"1.0", b"Upgrade")):
+                async with it.client() as client:
+                    head = GET.replace(b"1.1", version) + HOST + b"Connection: " + connection
+                    assert await answers(client, head + b"\r\nUpgrade: h2c\r\n\r\n") == [200]
 
     run(scenario())
 
@@ -251,6 +287,20 @@ def test_upgrade_behind_a_body_that_nobody_wanted() -> None:
             answer = await client.head()
             await answer.read()
             assert answer.status == 200
+
+    run(scenario())
+
+
+def test_expectation_of_an_old_version() -> None:
+    """HTTP/1.0 knows no answers before the answer: a 100 would be taken for it (RFC 9110, 10.1.1)."""
+
+    async def scenario() -> None:
+        async with house() as it, it.client() as client:
+            body = json.dumps(ask(stream=False)).encode()
+            head = POST.replace(b"1.1", b"1.0") + HOST + b"Expect: 100-continue\r\n"
+            await client.send(head + b"Content-Length: %d\r\n\r\n" % len(body))
+            await asyncio.sleep(0.05)
+            assert await answers(client, body) == [200]
 
     run(scenario())
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core.errors import RequestError
 from gateway.dialects import openai_chat
-from gateway.dialects.strict_json import MAX_DEPTH, decode_object
+from gateway.dialects.strict_json import MAX_DEPTH, MAX_VALUES, decode_object
 
 _NAMES = st.sampled_from(["a", "b", "ab", "", "é", '"', "\\", ":", '":', "a\n"])
 _LEAVES = st.none() | st.booleans() | st.integers(-9, 9) | _NAMES | st.sampled_from(["a:", '{"a":1,"a":2}'])
@@ -83,6 +83,39 @@ def test_depth(shape: tuple[str, str]) -> None:
     for levels in (MAX_DEPTH + 1, 500, 100_000):
         with pytest.raises(RequestError, match="deeper than 32"):
             decode_object(nested(levels))
+
+
+def test_a_duplicate_among_many_keys() -> None:
+    """It is found in a time that grows with the body, not with the square of it: this one would take hours."""
+    keys = ",".join(f'"k{number}":1' for number in range(200_000))
+    with pytest.raises(RequestError, match="a key twice: 'k7'"):
+        decode_object(f'{{{keys},"k7":1}}'.encode())
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", '""', "1", '{"a":1}', '"[,{"'])
+def test_many_values(value: str) -> None:
+    """A body of so many values is read, one of more is refused before it is decoded, however large each of them is."""
+
+    def body(values: int) -> bytes:
+        inner = values // (2 if value[0] in "[{" else 1)
+        return f'{{"a":[{",".join([value] * inner)}]}}'.encode().ljust(2 * MAX_VALUES + 1)
+
+    decode_object(body(MAX_VALUES - 2))
+    with pytest.raises(RequestError, match="more than 250000 values"):
+        decode_object(body(MAX_VALUES + 10))
+
+
+@pytest.mark.parametrize("text", [",[{" * 300_000, '\\"' * 300_000, "\\" * 400_000 + "," * 300_000])
+def test_long_strings(text: str) -> None:
+    """What stands within strings counts for nothing, and never looks like their end."""
+    assert decode_object(json.dumps({"a": text}).encode()) == {"a": text}
+
+
+@pytest.mark.parametrize("rest", [b'"', b'"\\"', b"x", b'x"', b'"a', b'a"\\', b'","', b'"["'])
+def test_hostile_bytes_are_judged_in_one_pass(rest: bytes) -> None:
+    """Whatever a large body is made of, it is refused without being looked at again and again."""
+    with pytest.raises(RequestError):
+        decode_object(b"," * 240_000 + rest * 300_000)
 
 
 @pytest.mark.parametrize(

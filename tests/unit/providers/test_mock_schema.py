@@ -349,6 +349,34 @@ def test_refused(schema: Any) -> None:
         smallest(schema)
 
 
+_LONG = list(range(60_000))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pytest.param({"allOf": [{"enum": _LONG}, {"enum": [-1, *_LONG[::-1]]}]}, id="two enums"),
+        pytest.param({"allOf": [{"type": ["null"] * 60_000}, {"type": ["object"] * 60_000}]}, id="two lists of types"),
+        pytest.param({"type": "string", "enum": _LONG}, id="enum of another type"),
+        pytest.param({"type": "array", "default": _LONG, "items": {"enum": _LONG[::-1]}}, id="default and enum"),
+        pytest.param(
+            {
+                "type": "array", "minItems": 1000, "items": {"$ref": "#/one"},
+                "one": {"type": "array", "default": _LONG[:3000], "items": {"enum": _LONG[3000:6000]}},
+            },
+            id="default and enum again and again",
+        ),
+        pytest.param(
+            {"allOf": [{"$ref": "#/one"}] * 1000, "one": {"enum": _LONG[:1000]}}, id="an enum with itself"
+        ),
+    ],
+)  # fmt: skip
+def test_work_does_not_grow_with_the_square_of_a_schema(schema: Any) -> None:
+    """A few hundred kilobytes of schema take a fraction of a second, whatever comes of it: these would take minutes."""
+    with suppress(SchemaError):
+        smallest(schema)
+
+
 def test_nesting_of_honest_schemas_is_not_refused() -> None:
     """Forty nested arrays are an unusual schema, not an attack."""
     assert json.dumps(smallest(_nested(40, "items"))) == "[" * 40 + "null" + "]" * 40
