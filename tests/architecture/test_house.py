@@ -11,7 +11,7 @@ PACKAGES = ("gateway", "agents", "config")
 BROAD_EXCEPT = {"gateway/api/edge.py", "gateway/streams/reader.py", "gateway/streams/session.py"}
 ONLY_IN = {
     "httpx": {"gateway/upstream/transport.py", "gateway/commands/client.py"},
-    "httptools": {"gateway/upstream/http1.py"},
+    "httptools": {"gateway/upstream/http1.py", "gateway/api/hardened.py"},
     "aiohttp": {"gateway/upstream/transport.py"},
     "prometheus_client": {"gateway/telemetry/metrics.py"},
     "sse_starlette": {"gateway/api/sse.py"},
