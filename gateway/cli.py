@@ -6,7 +6,6 @@ configuration is wrong, 3 no gateway was reached; 130 after Ctrl-C, 141 if nobod
 
 import argparse
 import errno
-import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -47,7 +46,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     except OSError as error:
         if error.errno not in _UNWRITTEN:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        terminal.abandon()
         if error.errno == errno.EPIPE:
             return _NOBODY_READS
         terminal.complain(f"the answer cannot be written: {error.strerror}")

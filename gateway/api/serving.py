@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
         with contextlib.suppress(asyncio.CancelledError):  # a signal before it was up
             super().run(sockets)
         self.calm()
-        failed = self.lifespan.should_exit or self.lifespan.error_occurred
+        failed = self.lifespan.should_exit or (self.started and self.lifespan.error_occurred)
         return 0 if self._told.is_set() and not failed else 1
 
     @contextlib.contextmanager

@@ -129,7 +129,7 @@ def _server(settings: Settings, read: Callable[[], Settings], signals: Signals, 
     text = startup_text(settings, url)
 
     def announce() -> None:
-        terminal.show(text + "\n")
+        terminal.announce(text + "\n")
         _log_in_force(f"Atlas {__version__} serves {url}", settings)
 
     return Server(server_config(app), app.drain, signals, announce, Reloader(lambda: app.reload, read))

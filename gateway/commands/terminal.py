@@ -7,6 +7,7 @@ what they are.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from typing import TYPE_CHECKING, Any, TextIO
@@ -37,6 +38,17 @@ class Terminal:
         """A part of the answer, at once: for what arrives piece by piece."""
         self._out.write(text)
         self._out.flush()
+
+    def announce(self, text: str) -> None:
+        """What is good to know, for whoever looks; what goes on does not depend on it."""
+        try:
+            self.show(text)
+        except OSError:  # a full disk, a reader that left
+            self.abandon()
+
+    def abandon(self) -> None:
+        """The answer cannot be written: what is left of it goes nowhere, also what is flushed at the very end."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
 
     def text(self, text: str) -> None:
         """A part of the answer that somebody else wrote: a terminal is spared what it would obey."""

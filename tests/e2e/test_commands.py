@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -327,6 +331,22 @@ def test_a_gateway_that_does_not_start(tmp_path: Path) -> None:
         assert "Atlas does not start: Redis at 127.0.0.1:" in gateway.log
 
     run(scenario(), 30)
+
+
+def test_a_gateway_whose_words_nobody_reads(tmp_path: Path) -> None:
+    """Nowhere to write its announcement to, a full disk or a reader that left, keeps no gateway from serving."""
+    atlas_ = Path(sys.executable).with_name("atlas")
+    for number, nowhere in enumerate(("> /dev/full", "| true")):
+        port, log = free_port(), tmp_path / f"{number}.log"
+        log.touch()
+        line = f"{atlas_} serve --port {port} 2> {log} {nowhere}; exit ${{PIPESTATUS[0]}}"
+        process = subprocess.Popen(["bash", "-c", line], env={"PATH": "/usr/bin:/bin"}, start_new_session=True)
+        try:
+            run(eventually(lambda log=log: "Atlas 0" in log.read_text(), 20, "the start"), 30)  # type: ignore[misc]
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(20) == 0, log.read_text()
+        finally:
+            process.kill()
 
 
 ANSWERS = {
