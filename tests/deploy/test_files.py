@@ -108,6 +108,15 @@ def test_the_configuration_is_valid() -> None:
         assert seconds(service(name)["stop_grace_period"]) > settings.server.drain_s + 10
 
 
+def test_the_gateways_answer_to_their_names_only() -> None:
+    """Clients of this machine, probes and Prometheus are served; a page that points its own name here is not."""
+    names = load(ROOT / "deploy/atlas.yaml", {"REDIS_URL": REDIS_URL}).server.allowed_hosts
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"][0]
+    targets = [target.partition(":")[0] for target in scraped["static_configs"][0]["targets"]]
+    assert {"localhost", "127.0.0.1", *targets} <= set(names)
+    assert "*" not in names
+
+
 def test_the_configuration_without_redis() -> None:
     """Without the address of Redis the gateway says so, rather than keep streams to itself."""
     with pytest.raises(ConfigError, match="REDIS_URL"):
