@@ -27,9 +27,9 @@ def test_systemd_understands_it(tmp_path: Path) -> None:
 
 
 def test_commands_are_ones_that_exist() -> None:
-    """What it starts is a command line that Atlas accepts."""
-    lines = re.findall(r"^ExecStart(?:Pre)?=/opt/atlas/bin/atlas (.*)$", UNIT.read_text(), re.MULTILINE)
-    assert [_parser().parse_args(line.split()).command for line in lines] == ["check", "serve"]
+    """What it starts, also before a reload, is a command line that Atlas accepts."""
+    lines = re.findall(r"^Exec(?:Start|StartPre|Reload)=/opt/atlas/bin/atlas (.*)$", UNIT.read_text(), re.MULTILINE)
+    assert [_parser().parse_args(line.split()).command for line in lines] == ["check", "serve", "check"]
 
 
 def test_streams_may_end_before_it_is_killed() -> None:
