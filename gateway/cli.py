@@ -6,6 +6,7 @@ configuration is wrong, 3 no gateway was reached; 130 after Ctrl-C, 141 if nobod
 
 import argparse
 import errno
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return error.code
     except KeyboardInterrupt:
         terminal.end_line()
+        if argv is None:
+            _die_interrupted()
         return _INTERRUPTED
     except OSError as error:
         if error.errno not in _UNWRITTEN:
@@ -52,6 +55,13 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         terminal.complain(f"the answer cannot be written: {error.strerror}")
         return FAILED
     return code
+
+
+def _die_interrupted() -> None:
+    """A shell leaves its loop only if the command in it died of the signal."""
+    sys.stdout.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _parser() -> argparse.ArgumentParser:

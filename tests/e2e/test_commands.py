@@ -133,6 +133,27 @@ def test_tail_follows_while_it_is_written() -> None:
     run(scenario())
 
 
+def test_ctrl_c_ends_the_loop_around_it() -> None:
+    """Ctrl-C in a tail ends a shell's loop, too: the command dies of the signal, which a shell tells as 130."""
+
+    async def scenario() -> None:
+        gate = Gate()
+        async with house(Plan(tokens=6, gate=gate)) as it, held(it, gate) as answer:
+            command = str(Path(sys.executable).with_name("atlas"))
+            process = await asyncio.create_subprocess_exec(
+                command, "streams", "tail", sid_of(answer), "--url", it.atlas.base_url,
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={},
+            )  # fmt: skip
+            assert process.stderr is not None
+            await process.stderr.readuntil(b"leg 1 at up")
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == -signal.SIGINT
+            assert b"Traceback" not in await process.stderr.read()
+            gate.open()
+
+    run(scenario(), 20)
+
+
 def test_tail_survives_lost_connections() -> None:
     """A tail whose connection is reset again and again misses no event and repeats none."""
 
