@@ -58,6 +58,8 @@ class AgentRuns:
         if exchange.header(POLICY) is None:
             asked = replace(asked, on_disconnect="continue")
         opened = await self.services.pipeline.open(chat, raw, who, asked)
+        if opened.replayed:
+            opened.reader.key_id = who.key_id
         if background:
             opened.reader.detach()
         return _Answer(self.services, opened, who.tenant, stream=stream, background=background)

@@ -56,6 +56,8 @@ class Inference:
         services.requests.take(who)
         request = self.dialect.parse(raw, exchange.given(self.dialect.headers))
         opened = await services.pipeline.open(request, raw, who, options(exchange, who.tenant))
+        if opened.replayed:
+            opened.reader.key_id = who.key_id
         services.metrics.overhead.observe(services.clock.monotonic() - begun)
         try:
             await (self._stream(exchange, opened) if request.stream else self._whole(exchange, opened))

@@ -1,5 +1,7 @@
 """POST /v1/keys/{key_id}/revoke: every replica refuses the key from now on, and cancels what runs in its name.
 
+Whoever reads streams of the tenant's other keys with it is cut off.
+
 A key goes by its name in the configuration. Take it out of there as well: a journal in memory knows of a revocation
 until the process ends (`durable: false`), one in Redis for about a year.
 """
@@ -14,6 +16,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from gateway.api.auth import ADMIN, principal_of
 from gateway.api.paths import REQUEST_ID
 from gateway.core.errors import RequestError
+from gateway.streams.journal import ReaderRevoked
 from gateway.telemetry.audit import record
 
 if TYPE_CHECKING:
@@ -35,8 +38,12 @@ class Revocations:
     def revoked(self, key_ids: frozenset[str]) -> None:
         """These are refused from now on, and no others; their streams that are owned here are cancelled."""
         self._keyring.revoke(key_ids)
-        for session in self._pipeline.hub.sessions():
+        hub = self._pipeline.hub
+        for session in hub.sessions():
             self.owned(session.record)
+        for reader in [reader for channel in hub.channels.values() for reader in channel.readers]:
+            if self._keyring.is_revoked(reader.key_id):
+                reader.fail(ReaderRevoked())
 
     def owned(self, record: Record) -> None:
         """A stream is owned here from now on: its caller may have been let in before the key was revoked."""

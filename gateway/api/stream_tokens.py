@@ -2,7 +2,8 @@
 
 Whoever may read a stream asks for a token of it and hands it to a page, which shows it as the query parameter `token`.
 It opens the GET routes of that one stream and nothing else. It speaks for the key that asked: when that one is revoked,
-expires or leaves the configuration, so does the token. It is looked at when a request begins: what is open stays open.
+expires or leaves the configuration, so does the token. It is looked at when a request begins: what is open stays open,
+until the key is revoked.
 
 Query strings end up in the logs of proxies and in histories. That is why a token lives for a minute, and why keys are
 not taken there.

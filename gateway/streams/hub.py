@@ -33,6 +33,7 @@ ENTRY_OVERHEAD = 200
 class Follower(Protocol):
     """A reader, as the hub and the housekeeper see it."""
 
+    key_id: str | None
     sending: bool
     sent_at: float
     on_stuck: Callable[[], None] | None

@@ -143,6 +143,15 @@ class HandedOver(JournalError):
     """Another replica owns the stream from now on: who reads it here comes back by cursor."""
 
 
+class ReaderRevoked(JournalError):
+    """The key in whose name somebody reads was revoked: the stream goes on, this answer does not."""
+
+    @property
+    def failure(self) -> Failure:
+        """What that reader is told."""
+        return Failure(Category.CANCELLED, "the key that reads this stream was revoked")
+
+
 class Journal(Protocol):
     """Logs, records and their control state.
 

@@ -36,7 +36,7 @@ class Reader:
 
     __slots__ = (
         "_channel", "_error", "_future", "_hub", "_journal", "_loop", "_push",
-        "on_stuck", "position", "sending", "sent_at",
+        "key_id", "on_stuck", "position", "sending", "sent_at",
     )  # fmt: skip
 
     def __init__(self, channel: Channel, hub: Hub, journal: Journal, position: int = -1) -> None:
@@ -46,6 +46,7 @@ class Reader:
         self._push: Push | None = None
         self._error: Exception | None = None
         self.position = position
+        self.key_id: str | None = None  # of another's stream: whose key it is read with
         self.sending = False  # kept by whoever delivers, looked at by the housekeeper
         self.sent_at = 0.0
         self.on_stuck: Callable[[], None] | None = None

@@ -73,6 +73,43 @@ def test_a_revoked_key(replicas: int) -> None:
         run(scenario())
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("way", ["native", "wire", "token", "same request"])
+def test_who_reads_with_a_revoked_key(way: str, replicas: int) -> None:
+    """Whoever reads the stream of the tenant's other key is cut off, told so where it can be; the stream lives on."""
+
+    async def scenario() -> None:
+        gate = Gate(2)
+        async with AsyncExitStack() as stack:
+            houses = [house(Plan(gate=gate), checked=at == 0, **KEYS) for at in range(replicas)]
+            its = [await stack.enter_async_context(each) for each in houses]
+            same = {"idempotency-key": "same"}
+            answer = await stack.enter_async_context(its[0].chat(KEPT.headers() | same))
+            await answer.until_frames(2)
+            path, headers = f"/v1/streams/{sid_of(answer)}/events", LOST.headers()
+            match way:
+                case "wire":
+                    path += "?format=wire"
+                case "token":
+                    token = await its[-1].call("POST", path.replace("events", "token"), LOST.headers())
+                    path, headers = token.json["url"], {}
+                case _:
+                    pass
+            reader = await stack.enter_async_context(
+                its[-1].chat(LOST.headers() | same) if way == "same request" else its[-1].read(path, headers)
+            )
+            await reader.until_frames(2)
+            assert (await _revoke(its[0])).status == 200
+            async with asyncio.timeout(WITHIN_S):
+                said = await reader.read_cut()
+            assert b"was revoked" in said if way in {"wire", "same request"} else reader.ended == "reset"
+            gate.open()
+            assert (await answer.read()).endswith(b"data: [DONE]\n\n")
+
+    with _journal(replicas):
+        run(scenario())
+
+
 def _journal(replicas: int) -> AbstractContextManager[None]:
     return nullcontext() if replicas == 1 else over_redis()
 
