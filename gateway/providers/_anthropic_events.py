@@ -145,7 +145,7 @@ class EventDecoder(Skipping):
             encode([Extra(DIALECT, event)])  # what cannot be logged, as numbers beyond 64 bits, is malformed
             found = self._event(event)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, Malformed) as error:
-            self._skip(error)
+            self._skip(payload, events, error)
             return
         self._in_a_row = 0
         events += [msgspec.structs.replace(event, more=True) for event in found[:-1]]

@@ -79,7 +79,7 @@ class OllamaDecoder(Skipping):
             line = _decode(payload)
             found = self._said(line, payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Malformed) as error:
-            self._skip(error)
+            self._skip(payload, events, error)
             return
         self._in_a_row = 0
         if line.done:

@@ -119,7 +119,7 @@ class ChunkDecoder(Skipping):
             if _LONG_NUMBER.search(payload):
                 encode([*found])  # numbers beyond 64 bits cannot be logged
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, Malformed) as error:
-            self._skip(error)
+            self._skip(payload, events, error)
             return
         self._in_a_row = 0
         events += found

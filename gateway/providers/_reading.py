@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.core.errors import Category, ProviderError
 from gateway.providers._account import hiding, without_secrets
+from gateway.providers._mending import mended
 from gateway.upstream.sse import OversizeEvent
 
 if TYPE_CHECKING:
@@ -128,19 +129,23 @@ class Skipping(ABC):
 
     @abstractmethod
     def _feed_slowly(self, payload: bytes, events: Batch) -> None:
-        """Append what any payload says; `_skip` what is malformed.
+        """Append what any payload says; `_skip` what is malformed, before anything of it was appended.
 
         Raises:
             Malformed: from `_skip`.
             InStreamError: the provider says that it failed.
         """
 
-    def _skip(self, error: Exception) -> None:
-        """Count a payload that says nothing.
+    def _skip(self, payload: bytes, events: Batch, error: Exception) -> None:
+        """Take a payload in that can be mended, or count it as one that says nothing.
 
         Raises:
             Malformed: one too many in a row.
+            InStreamError: as `_feed_slowly`.
         """
+        if (whole := mended(payload)) is not None:
+            self._feed_slowly(whole, events)
+            return
         self.malformed += 1
         self._in_a_row += 1
         if self._in_a_row >= MALFORMED_IN_A_ROW:

@@ -143,7 +143,7 @@ def test_an_error_comes_behind_what_was_said() -> None:
 
 BAD = [
     b"oops", b"[]", b"null", b"{}", b'{"status":"pulling"}', b'{"message":"none"}', b'{"message":{"content":1}}',
-    b'{"message":{"content":"\xff"}}', b'{"message":{"content":"\\ud800"}}', b"[" * 50_000,
+    b'{"message":{"content":"\xff"}}', b"[" * 50_000,
     b'{"message":{"tool_calls":[{"function":{}}]}}',
     b'{"message":{"tool_calls":[{"function":{"name":"f","arguments":{"a":"\xff"}}}]}}',
 ]  # fmt: skip
