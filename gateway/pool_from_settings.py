@@ -28,7 +28,7 @@ from gateway.traced_streams import TracedStreams
 from gateway.upstream.contract import Timeouts
 from gateway.upstream.fixed_headers import FixedHeaders
 from gateway.upstream.traced import Propagating, TracedProvider
-from gateway.upstream.transport import Transport
+from gateway.upstream.transport import Transport, Trust
 
 if TYPE_CHECKING:
     import asyncio
@@ -56,6 +56,7 @@ class Upstreams:
     """
 
     checks: dict[str, HealthCheck] = field(default_factory=dict[str, HealthCheck])
+    trust: Trust = field(default_factory=Trust)
     providers: list[Provider] = field(default_factory=list["Provider"])
     replaced: list[Provider] = field(default_factory=list["Provider"])
     tracer: Tracer | None = None
@@ -236,7 +237,7 @@ def _endpoint(
     found: EndpointSettings, clock: Clock, upstreams: Upstreams, costs: PriceList, drain: UsageDrain | None
 ) -> Endpoint:
     timeouts = Timeouts(**found.timeouts.model_dump())
-    transport = _transport(found, timeouts, propagates=found.name in upstreams.propagates)
+    transport = _transport(found, timeouts, upstreams.trust, propagates=found.name in upstreams.propagates)
     secrets: list[str | None] = [key.get_secret_value() for key in found.keys]
     secrets = secrets or [None]
     keyed = tuple(_provider(found, secret, transport, clock) for secret in secrets)
@@ -292,7 +293,7 @@ async def reach(found: EndpointSettings) -> list[int]:
     Raises:
         ProviderError: it does not answer.
     """
-    transport = _transport(found, Timeouts(**found.timeouts.model_dump()))
+    transport = _transport(found, Timeouts(**found.timeouts.model_dump()), Trust())
     secrets: list[str | None] = [key.get_secret_value() for key in found.keys]
     statuses: list[int] = []
     try:
@@ -323,14 +324,14 @@ def _provider(found: EndpointSettings, key: str | None, transport: Transport, cl
     return provider
 
 
-def _transport(found: EndpointSettings, timeouts: Timeouts, *, propagates: bool = False) -> Transport:
-    tls = (found.base_url or "").startswith("https:")
-    headers = {name: value.get_secret_value() for name, value in found.headers.items()}
-    kind = Propagating if propagates else FixedHeaders
+def _transport(found: EndpointSettings, timeouts: Timeouts, trust: Trust, *, propagates: bool = False) -> Transport:
     try:
-        if headers or propagates:
-            return kind(timeouts, headers, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
-        return Transport(timeouts, tls=tls, proxy=found.proxy, ca_file=found.ca_file)
-    except OSError as error:  # of the certificates: no such file, or none in it
+        tls = trust.of(found.ca_file) if (found.base_url or "").startswith("https:") else None
+    except OSError as error:
         msg = f"endpoint {found.name!r}: ca_file {found.ca_file!r} cannot be used: {error.strerror or error}"
         raise ValueError(msg) from None
+    headers = {name: value.get_secret_value() for name, value in found.headers.items()}
+    if headers or propagates:
+        kind = Propagating if propagates else FixedHeaders
+        return kind(timeouts, headers, tls=tls, proxy=found.proxy)
+    return Transport(timeouts, tls=tls, proxy=found.proxy)

@@ -34,14 +34,28 @@ Headers = list[tuple[str, str]]
 Url: TypeAlias = httpx.URL
 
 
-class Transport:
-    """Requests to one endpoint. `tls` is for its scheme, `ca_file` for a private authority."""
+class Trust:
+    """Whom https endpoints are believed, by their `ca_file`; None stands for the machine's own authorities.
 
-    def __init__(self, timeouts: Timeouts, *, tls: bool, proxy: str | None = None, ca_file: str | None = None) -> None:
-        self._timeouts = timeouts
-        # Reading the machine's certificates takes 20 ms and 1 MB: only where they are needed.
-        self._tls = ssl.create_default_context(cafile=ca_file) if tls else None
-        self._proxied = None if proxy is None else _Proxied(timeouts, self._tls, proxy)
+    Reading those takes 20 ms and 1 MB: they are read once for all endpoints, and only where one needs them.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[str | None, ssl.SSLContext] = {}
+
+    def of(self, ca_file: str | None) -> ssl.SSLContext:
+        """The context of connections; raises OSError if the file cannot be read, or holds no certificate."""
+        if ca_file not in self._read:
+            self._read[ca_file] = ssl.create_default_context(cafile=ca_file)
+        return self._read[ca_file]
+
+
+class Transport:
+    """Requests to one endpoint. `tls` is for an https one."""
+
+    def __init__(self, timeouts: Timeouts, *, tls: ssl.SSLContext | None = None, proxy: str | None = None) -> None:
+        self._timeouts, self._tls = timeouts, tls
+        self._proxied = None if proxy is None else _Proxied(timeouts, tls, proxy)
         self._clients: dict[tuple[str, int], Client] = {}
 
     @property

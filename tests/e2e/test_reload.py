@@ -1,9 +1,11 @@
 """SIGHUP: a new configuration takes the place of the old one while streams run, or changes nothing at all."""
 
 import fcntl
+import gc
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import termios
@@ -114,6 +116,27 @@ def test_what_cannot_be_built_changes_nothing(sections: dict[str, Any]) -> None:
             assert (await it.ask()).status == 401
 
     run(scenario())
+
+
+def test_certificates_are_read_once_for_all_endpoints() -> None:
+    """A reload of many https endpoints does not hold up every stream while the same certificates are read for each."""
+    names = [f"e{number}" for number in range(20)]
+    rows: list[dict[str, Any]] = [
+        {"name": name, "base_url": "https://api.example.com/v1", "keys": ["k"], "model": "m"} for name in names
+    ]
+    settings = atlas_settings(endpoints=rows, routes=[{"model": "m", "endpoints": names}])
+
+    async def scenario() -> None:
+        async with house() as it:
+            before = _contexts()
+            it.app.reload.apply(settings)
+            assert _contexts() - before < 3  # a library may have one of its own
+
+    run(scenario())
+
+
+def _contexts() -> int:
+    return sum(isinstance(each, ssl.SSLContext) for each in gc.get_objects())
 
 
 def test_health_checks_are_those_of_the_new_endpoints() -> None:

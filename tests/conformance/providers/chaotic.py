@@ -92,7 +92,7 @@ async def chaotic(
 ) -> AsyncIterator[Subject]:
     """The adapter that `make` builds, and its upstream."""
     async with ChaosProvider() as up:
-        subject = ChaoticSubject(up, wire, make(up, Transport(Timeouts(), tls=False)), unfinished)
+        subject = ChaoticSubject(up, wire, make(up, Transport(Timeouts())), unfinished)
         try:
             yield subject
         finally:

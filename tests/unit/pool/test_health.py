@@ -142,8 +142,8 @@ def test_only_silence_and_5xx_are_failures_on_the_wire() -> None:
 
     async def scenario() -> None:
         async with baseline():
-            made = Transport(Timeouts(connect_s=2), tls=False)
-            fixed = FixedHeaders(Timeouts(connect_s=2), {"x-team": "a"}, tls=False)
+            made = Transport(Timeouts(connect_s=2))
+            fixed = FixedHeaders(Timeouts(connect_s=2), {"x-team": "a"})
             for transport in (made, fixed):
                 async with raw_server(answer(b"200 OK"), answer(b"401 No"), answer(b"503 Busy"), b"") as url:
                     await ask_for(transport, parse_url(url), [])

@@ -31,9 +31,7 @@ async def provider(
 ) -> AsyncIterator[tuple[AnthropicProvider, ChaosProvider]]:
     """An adapter and its upstream; nothing is left behind."""
     async with baseline(), ChaosProvider(plan) as up:
-        made = PROVIDER(
-            base_url=up.root_url + below, key=key, transport=Transport(Timeouts(), tls=False), clock=ManualClock()
-        )
+        made = PROVIDER(base_url=up.root_url + below, key=key, transport=Transport(Timeouts()), clock=ManualClock())
         try:
             yield made, up
         finally:
@@ -111,7 +109,7 @@ def test_bearer() -> None:
 
     async def go() -> dict[str, str]:
         async with ChaosProvider() as up:
-            transport = Transport(Timeouts(), tls=False)
+            transport = Transport(Timeouts())
             made = PROVIDER(base_url=up.root_url, key=KEY, transport=transport, clock=ManualClock(), auth="bearer")
             await answered(made)
             await made.aclose()

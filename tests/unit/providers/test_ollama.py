@@ -185,7 +185,7 @@ def test_words_and_images_beside_a_tool_result() -> None:
 async def provider(plan: Plan, key: str | None = None, path: str = "") -> AsyncIterator[tuple[Any, ChaosProvider]]:
     """The adapter and its upstream; nothing may be left behind."""
     async with baseline(), ChaosProvider(plan) as up:
-        transport = Transport(Timeouts(), tls=False)
+        transport = Transport(Timeouts())
         made = OllamaProvider(base_url=up.root_url + path, key=key, transport=transport, clock=ManualClock())
         try:
             yield made, up

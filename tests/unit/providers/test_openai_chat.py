@@ -127,9 +127,7 @@ def test_unknown_parts_are_refused(beside: tuple[Any, ...]) -> None:
 async def provider(plan: Plan, key: str | None = "sk-unit") -> AsyncIterator[tuple[OpenAIProvider, ChaosProvider]]:
     """The adapter and its upstream; nothing may be left behind."""
     async with baseline(), ChaosProvider(plan) as up:
-        made = OpenAIProvider(
-            base_url=up.base_url + "/", key=key, transport=Transport(Timeouts(), tls=False), clock=ManualClock()
-        )
+        made = OpenAIProvider(base_url=up.base_url + "/", key=key, transport=Transport(Timeouts()), clock=ManualClock())
         yield made, up
         await made.aclose()
 

@@ -27,7 +27,7 @@ ASK = ChatRequest(
 async def answering(plan: Plan) -> AsyncIterator[tuple[ChaosProvider, AsyncIterator[Batch]]]:
     """An answer of a real provider over a real socket; everything is back at the baseline behind it."""
     async with baseline(), ChaosProvider(plan) as up:
-        transport = Transport(Timeouts(), tls=False)
+        transport = Transport(Timeouts())
         provider = OpenAIProvider(base_url=up.base_url, key=None, transport=transport, clock=SystemClock())
         try:
             async with provider.stream(ASK, "m") as batches:

@@ -23,7 +23,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 async def through(proxy: str) -> AsyncIterator[Transport]:
     """A transport that goes through `proxy`; nothing of it may be left behind."""
     async with baseline():
-        made = Transport(Timeouts(connect_s=2), tls=False, proxy=proxy)
+        made = Transport(Timeouts(connect_s=2), proxy=proxy)
         try:
             yield made
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 
@@ -10,7 +11,7 @@ import pytest
 from gateway.core.errors import Category, ProviderError
 from gateway.upstream.answer import Answer
 from gateway.upstream.contract import Timeouts
-from gateway.upstream.transport import Transport, parse_url
+from gateway.upstream.transport import Transport, Trust, parse_url
 from tests.support.baseline import baseline
 from tests.support.chaos import ChaosProvider, Gate, Plan
 from tests.support.run import run
@@ -21,7 +22,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @asynccontextmanager
-async def transport(*, tls: bool = False) -> AsyncIterator[Transport]:
+async def transport(tls: ssl.SSLContext | None = None) -> AsyncIterator[Transport]:
     """One transport; nothing of it may be left behind."""
     async with baseline():
         made = Transport(Timeouts(connect_s=2), tls=tls)
@@ -90,7 +91,7 @@ def test_tls_to_a_plain_port() -> None:
         writer.close()
 
     async def go() -> None:
-        async with await asyncio.start_server(speak, "127.0.0.1", 0) as server, transport(tls=True) as made:
+        async with await asyncio.start_server(speak, "127.0.0.1", 0) as server, transport(Trust().of(None)) as made:
             error = await refused(made, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/x")
             assert error.category is Category.CONNECT
             assert "TLS" in error.failure.message
