@@ -46,6 +46,7 @@ class Server(Section):
     drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     allowed_hosts: tuple[Word, ...] = Field(default_factory=_hosts_for, min_length=1)
     max_body: Size = 50 * 2**20
+    max_bodies: Size = 512 * 2**20
     cors_origins: tuple[Origin, ...] = ()
     max_streams: Annotated[int | None, Field(ge=1)] = None
     max_connections: Annotated[int | None, Field(ge=1)] = None

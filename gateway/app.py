@@ -21,6 +21,7 @@ from gateway.api import models as model_list
 from gateway.api import pool as pool_api
 from gateway.api.agent_runs import AgentRuns
 from gateway.api.auth import INFER, check_declared
+from gateway.api.bodies import Bodies
 from gateway.api.count_tokens import CountTokens
 from gateway.api.cross_origin import for_browsers, readable_by
 from gateway.api.deps import Services
@@ -159,6 +160,7 @@ def create(
         clock=clock,
         pace=Pace(heartbeat_s=settings.server.heartbeat_s, status_wait_s=settings.streams.status_wait_s),
         limits=from_settings.limits(settings),
+        bodies=Bodies(settings.server.max_body, settings.server.max_bodies, lambda: hub.request_bytes),
         requests=Rate(settings.server.requests_per_s, "requests", clock),
         controls=Rate(settings.server.control_per_s, "control operations", clock),
     )

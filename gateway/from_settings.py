@@ -66,9 +66,7 @@ def keyring(settings: Settings, clock: Clock) -> Keyring:
 def limits(settings: Settings) -> RequestLimits:
     """What every request is held to."""
     server = settings.server
-    return RequestLimits(
-        max_body=server.max_body, max_readers=server.max_readers, allowed_hosts=frozenset(server.allowed_hosts)
-    )  # fmt: skip
+    return RequestLimits(max_readers=server.max_readers, allowed_hosts=frozenset(server.allowed_hosts))
 
 
 def overload_bounds(settings: Settings) -> Bounds:

@@ -135,11 +135,14 @@ class Pipeline:
             if (opened := await self._bound(key, sid, hashlib.sha256(raw).hexdigest())) is not None:
                 return opened
         try:
-            return await self._begin(sid, request, principal, options, key)
+            opened = await self._begin(sid, request, principal, options, key)
         except BaseException:
             if key is not None:
                 await self.journal.forget(key)
             raise
+        if (channel := self.hub.find(sid)) is not None:
+            channel.request_bytes = len(raw)
+        return opened
 
     async def _bound(self, key: str, sid: str, body_hash: str) -> Opened | None:
         """The stream that this key began before; None once the key is bound to `sid`."""

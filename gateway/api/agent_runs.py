@@ -37,9 +37,13 @@ POLICY = "x-atlas-on-disconnect"
 
 async def body(request: Request, services: Services) -> bytes:
     """The JSON body of a request, within the gateway's bounds, and as strictly read as any other."""
-    raw = await _exchange(request).json_body(services.limits.max_body)
-    decode_object(raw)
-    return raw
+    exchange = _exchange(request)
+    try:
+        raw = await exchange.json_body(services.bodies)
+        decode_object(raw)
+        return raw
+    finally:
+        exchange.forget_body()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class CountTokens:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
-        raw = await exchange.json_body(self.services.limits.max_body)
+        raw = await exchange.json_body(self.services.bodies)
         request = parse_counting(raw, exchange.given(HEADERS))
         try:
             counted = await self._counted(request)

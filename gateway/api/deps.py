@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from gateway.api.auth import Keyring
+    from gateway.api.bodies import Bodies
     from gateway.api.exchange import Exchange
     from gateway.api.rates import Rate
     from gateway.api.sse import Pace
@@ -30,9 +31,8 @@ IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bytes of a body, readers of a stream, and the host names that requests may be addressed to (`*`: any)."""
+    """Readers of a stream, and the host names that requests may be addressed to (`*`: any)."""
 
-    max_body: int = 52_428_800
     max_readers: int = 256
     allowed_hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -50,6 +50,7 @@ class Services:
     clock: Clock
     pace: Pace
     limits: Limits
+    bodies: Bodies
     requests: Rate
     controls: Rate
 

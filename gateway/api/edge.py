@@ -77,6 +77,7 @@ class Edge:
             elif not exchange.status:
                 await exchange.fail(Failure(Category.INTERNAL, "internal error; see the gateway's log"))
         finally:
+            exchange.forget_body()
             self._count(exchange, begun, hot=route is not None)
 
     def _count(self, exchange: Exchange, begun: float, *, hot: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from gateway.api.bodies import SMALL, Bodies
 from gateway.api.paths import ANTHROPIC_VERSION, dialect_of
 from gateway.core.errors import Category, Failure, RequestError
 from gateway.dialects.openai_errors import retry_headers
@@ -69,7 +70,10 @@ class Exchange:
     `dialect` is what the caller speaks: errors are in its shape.
     """
 
-    __slots__ = ("_connection", "_receive", "_send", "dialect", "headers", "request_id", "scope", "status", "whole")
+    __slots__ = (
+        "_bodies", "_connection", "_receive", "_send", "_taken", "dialect", "headers", "request_id", "scope", "status",
+        "whole",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str = "") -> None:
         self.scope, self._receive, self._send = scope, receive, send
@@ -79,6 +83,8 @@ class Exchange:
         self.request_id = request_id
         self.status = 0
         self.whole = False
+        self._bodies: Bodies | None = None
+        self._taken = 0
 
     def header(self, name: str) -> str | None:
         """A request header by its lower-case name."""
@@ -90,11 +96,12 @@ class Exchange:
         found = ((name, self.header(name)) for name in names)
         return {name: value for name, value in found if value is not None}
 
-    async def json_body(self, limit: int) -> bytes:
-        """The whole body of a JSON request.
+    async def json_body(self, bodies: Bodies) -> bytes:
+        """The whole body of a JSON request; whoever asks for it calls `forget_body` when it is held no more.
 
         Raises:
-            RequestError: 415 other content type, 413 longer than `limit` bytes, 408 not whole in time.
+            RequestError: 415 other content type, 413 too long, 408 not whole in time.
+            Declined: there is no room for it.
             ClientGone: the client hung up.
         """
         content_type = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -105,7 +112,20 @@ class Exchange:
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             msg = "send the body without a content-encoding"
             raise RequestError(msg, status=415, code="unsupported_media_type")
-        return await self.body(limit)
+        self._bodies = bodies
+        return await self.body(bodies.each)
+
+    def forget_body(self) -> None:
+        """The body is held no more, or its stream answers for it; safe to call twice."""
+        if self._bodies is not None and self._taken:
+            self._bodies.give_back(self._taken)
+            self._taken = 0
+
+    def _take(self, size: int) -> None:
+        """So much of the body has arrived."""
+        if self._bodies is not None and size - self._taken > SMALL:
+            self._bodies.take(size - self._taken)
+            self._taken = size
 
     async def body(self, limit: int) -> bytes:
         """The whole body, at most `limit` bytes."""
@@ -115,6 +135,7 @@ class Exchange:
         if self._connection is not None and (body := self._connection.whole_body(self.scope)) is not None:
             if len(body) > limit:
                 raise self._too_large(limit)
+            self._take(len(body))
             return body
         try:
             async with asyncio.timeout(BODY_DEADLINE_S):
@@ -134,6 +155,7 @@ class Exchange:
             size += len(parts[-1])
             if size > limit:
                 raise self._too_large(limit)
+            self._take(size)
             if not message.get("more_body"):
                 return b"".join(parts)
 

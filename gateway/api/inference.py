@@ -50,19 +50,25 @@ class Inference:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request."""
+        opened, is_streamed = await self._open(exchange)
+        try:
+            await (self._stream(exchange, opened) if is_streamed else self._whole(exchange, opened))
+        finally:
+            opened.reader.detach()
+
+    async def _open(self, exchange: Exchange) -> tuple[Opened, bool]:
+        """The stream, and whether it is to be delivered as one; what it needs of the request, it holds itself."""
         services = self.services
-        raw = await exchange.json_body(services.limits.max_body)
+        raw = await exchange.json_body(services.bodies)
         begun, who = services.clock.monotonic(), services.principal(exchange)
         services.requests.take(who)
         request = self.dialect.parse(raw, exchange.given(self.dialect.headers))
         opened = await services.pipeline.open(request, raw, who, options(exchange, who.tenant))
         if opened.replayed:
             opened.reader.key_id = who.key_id
+        exchange.forget_body()
         services.metrics.overhead.observe(services.clock.monotonic() - begun)
-        try:
-            await (self._stream(exchange, opened) if request.stream else self._whole(exchange, opened))
-        finally:
-            opened.reader.detach()
+        return opened, request.stream
 
     async def _stream(self, exchange: Exchange, opened: Opened) -> None:
         renderer = shared(opened.reader, "wire", partial(self.dialect.renderer, opened.start))

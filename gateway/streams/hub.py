@@ -125,6 +125,7 @@ class Channel:
         "reattaches",
         "renderers",
         "replayed_events",
+        "request_bytes",
         "ring",
         "ring_bytes",
         "session",
@@ -149,6 +150,7 @@ class Channel:
         self.session: Owner | None = None
         self.readers: set[Follower] = set()
         self.reader_peak = self.reattaches = self.replayed_events = 0
+        self.request_bytes = 0  # of the request, which whoever owns the stream here holds
         self.renderers: dict[str, object] = {}
         self.waiting: list[Follower] = []
 
@@ -282,6 +284,11 @@ class Hub:
         if channel.session is None and not channel.ended:
             self.fleet.follow(channel)  # again, if it could not be followed for a while
         return channel
+
+    @property
+    def request_bytes(self) -> int:
+        """Of the requests of all streams that are owned here."""
+        return sum(channel.request_bytes for channel in self.channels.values() if channel.session is not None)
 
     def own(self, channel: Channel, session: Owner) -> None:
         """The stream is owned here from now on; its readers stay where they are."""

@@ -7,6 +7,7 @@ from tests.e2e.house import CHAT, ask, house, run, sid_of
 from tests.support.chaos import Gate, Plan
 from tests.support.http import Answer
 from tests.support.keys import keyed, made
+from tests.support.signals import eventually
 
 
 def refused(answer: Answer, code: str, after_s: int = 1) -> None:
@@ -68,6 +69,42 @@ def test_readers_of_a_stream() -> None:
                 assert reader.status == 200
                 assert b"end" in await reader.read() or reader is answer
             assert (await it.call("GET", path)).status == 200
+
+    run(scenario())
+
+
+def large(size: int) -> dict[str, Any]:
+    """Members of a request of a little more than so many bytes."""
+    return {"messages": [{"role": "user", "content": "x" * size}]}
+
+
+def test_bodies_in_all() -> None:
+    """Bodies that arrive or whose streams run are bounded together; small requests and what runs are not touched."""
+
+    async def scenario() -> None:
+        gate, server = Gate(2), {"max_body": 300_000, "max_bodies": 700_000}
+        async with AsyncExitStack() as stack:
+            it = await stack.enter_async_context(house(Plan(gate=gate), server=server))
+            running = await stack.enter_async_context(it.chat(**large(250_000)))
+            await running.until_frames(2)
+            arriving = await stack.enter_async_context(it.client())
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            await arriving.send(head.encode())
+            await arriving.send(b"content-length: 300000\r\n\r\n" + b" " * 290_000)
+            await eventually(lambda: it.app.services.bodies.arriving > 200_000)
+            answer = await it.ask(**large(250_000))
+            assert (answer.status, answer.json["error"]["code"]) == (503, "gateway_overloaded")
+            assert answer.headers["retry-after"] == "2"
+            gate.open()
+            assert (await it.ask(**large(1_000))).status == 200
+            assert (await running.read()).endswith(b"data: [DONE]\n\n")
+            arriving.reset()
+            await eventually(lambda: it.app.services.bodies.arriving == it.channels == 0)
+            assert (await it.ask(**large(290_000))).status == 200
+            assert (await it.call("POST", "/v1/agents/assistant/runs", json={"input": "x" * 290_000})).status == 200
+            counting = {"model": "mock", "max_tokens": 1, **large(290_000)}
+            assert (await it.call("POST", "/v1/messages/count_tokens", json=counting)).status == 200
+            assert it.app.services.bodies.arriving == 0
 
     run(scenario())
 
