@@ -125,6 +125,9 @@ class HardenedProtocol(HttpToolsProtocol):
         if name in _NOTED:
             self._note(name, value)
         self.headers.append((name, value))
+        if len(self.headers) > MAX_HEADERS:  # one read can hold ten thousand more
+            self._refusal = _too_large()
+            raise _Refused
 
     def _note(self, name: bytes, value: bytes) -> None:
         if name == b"host":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atlas.server")
 
-PER_TURN = 64
+PER_TURN = 32
 RETRY_S = 0.2
 
 

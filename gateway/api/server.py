@@ -73,6 +73,8 @@ class Protocol(HardenedProtocol):
         is_first, self._held = not self._held, self._held + data
         if is_first:
             self._outbox.add(self)
+        elif len(self._held) >= MAX_HELD:
+            self.flush()
 
     @property
     def idle_s(self) -> int:
