@@ -66,7 +66,10 @@ def keyring(settings: Settings, clock: Clock) -> Keyring:
 def limits(settings: Settings) -> RequestLimits:
     """What every request is held to."""
     server = settings.server
-    return RequestLimits(max_readers=server.max_readers, allowed_hosts=frozenset(server.allowed_hosts))
+    return RequestLimits(
+        max_readers=server.max_readers, allowed_hosts=frozenset(server.allowed_hosts),
+        cors_origins=frozenset(server.cors_origins),
+    )  # fmt: skip
 
 
 def overload_bounds(settings: Settings) -> Bounds:

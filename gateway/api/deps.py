@@ -25,15 +25,17 @@ if TYPE_CHECKING:
     from gateway.streams.control import StreamControl
     from gateway.telemetry.metrics import Metrics
 
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST = re.compile(r"(?:\[([^]]*)\]|([^:]*))(?::[0-9]*)?")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Readers of a stream, and the host names that requests may be addressed to (`*`: any)."""
+    """Readers of a stream, the host names that requests may be addressed to, and whose pages may call (`*`: any)."""
 
     max_readers: int = 256
+    cors_origins: frozenset[str] = frozenset()
     allowed_hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -62,11 +64,17 @@ class Services:
         return self.pipeline.tasks
 
     def guard(self, exchange: Exchange) -> None:
-        """Refuse requests that are addressed to a name that is not ours: a browser was tricked into sending them.
+        """Refuse what a browser was tricked into sending: to a name that is not ours, or by a page of somebody else's.
+
+        Without keys, being on this machine is all that it takes to act, and every page that is looked at here is.
+        Browsers ask before they send JSON for a page, but not before a POST without a body.
 
         Raises:
-            RequestError: 400.
+            RequestError: 400 the host, 403 the page.
         """
+        origin = exchange.header("origin")
+        if origin is not None and exchange.scope["method"] not in _SAFE and not self.keyring.asks:
+            self._guard_from(origin, exchange.header("host") or "")
         allowed = self.limits.allowed_hosts
         if "*" in allowed:
             return
@@ -75,6 +83,17 @@ class Services:
         if found is None or (found[1] or found[2]) not in allowed:
             msg = f"the host {host!r:.128} is not served here; add it to server.allowed_hosts"
             raise RequestError(msg, code="invalid_host", param="Host")
+
+    def _guard_from(self, origin: str, host: str) -> None:
+        scheme, _, home = origin.lower().partition("://")
+        is_page = scheme in {
+            "http",
+            "https",
+            "null",
+        }  # others are programs: desktop applications, extensions
+        if is_page and home != host.lower() and not self.limits.cors_origins & {origin, "*"}:
+            msg = f"pages of {origin!r:.128} may not call; add it to server.cors_origins, or configure keys"
+            raise RequestError(msg, status=403, code="invalid_origin", param="Origin")
 
     def principal(self, exchange: Exchange) -> Principal:
         """Who is asking: whom the edge admitted to this route."""

@@ -277,6 +277,33 @@ def test_unknown_models_list_what_exists() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://evil.example", 403),
+        ("http://localhost:3000", 403),
+        ("null", 403),  # a page in a frame without rights
+        ("https://mine.example", 200),
+        ("vscode-file://vscode-app", 200),
+        (None, 200),
+    ],
+)
+def test_pages_cannot_act_on_a_machine_without_keys(origin: str | None, status: int) -> None:
+    """What a browser sends unasked for any page that is looked at changes nothing where no keys are asked for."""
+
+    async def scenario() -> None:
+        async with house(server={"cors_origins": ["https://mine.example"]}) as it:
+            path, headers = "/v1/pool/mock/enable", {} if origin is None else {"origin": origin}
+            answer = await it.call("POST", path, headers)
+            assert answer.status == status
+            assert (await it.call("GET", "/v1/pool", headers)).status == 200
+            assert (await it.call("POST", path, {"origin": "http://localhost", "host": "localhost"})).status == 200
+            if status == 403:
+                check(answer, 403, "invalid_origin", "Origin")
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_bodies_too_large(chunked: bool) -> None:
     """A body over the bound is a 413, by its announced length at once, in chunks as soon as it is over."""
