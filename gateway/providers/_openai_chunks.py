@@ -167,7 +167,9 @@ class ChunkDecoder(Skipping):
         patch = {
             name: value
             for name, value in choice.items()
-            if name not in _CHOICE and not (name == "logprobs" and value is None)
+            if name not in _CHOICE
+            and not (name == "logprobs" and value is None)
+            and not (name == "message" and delta)  # Perplexity's: all of the answer so far, with every delta
         }
         found: list[SourceEvent] = []
         rest = self._delta(index, cast("dict[str, Any]", delta), found)

@@ -218,6 +218,17 @@ def test_content_of_the_dialects_own(delta: dict[str, Any], said: bool) -> None:
     assert extra.content is said
 
 
+def test_the_answer_so_far_in_every_chunk() -> None:
+    """A host that repeats the whole message with each delta does not fill the log with the square of its answer."""
+    said = [{"index": 0, "delta": {"content": text}, "message": {"content": so_far}} for text, so_far in
+            (("a", "a"), ("b", "ab"), ("c", "abc"))]  # fmt: skip
+    assert events(*(json.dumps({"choices": [choice]}).encode() for choice in said)) == [
+        Text(0, "a"),
+        Text(0, "b"),
+        Text(0, "c"),
+    ]
+
+
 def test_refusal() -> None:
     """A refusal is not text."""
     assert events(chunk({"refusal": "no"})) == [Refusal(0, "no")]
