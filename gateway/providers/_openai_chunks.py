@@ -39,7 +39,7 @@ TEMPLATES_TRIED = 4
 MAX_INDEX = 65_535
 
 _ENVELOPE = frozenset({"id", "object", "created", "model", "choices", "usage", "error"})
-_CHOICE = frozenset({"index", "delta", "finish_reason"})
+_CHOICE = frozenset({"index", "delta", "finish_reason", "message"})  # Perplexity's message: all that was said so far
 _NULLABLE = frozenset({"content", "refusal", "tool_calls", "function_call", "role", "reasoning_content", "reasoning"})
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _LONG_NUMBER = re.compile(rb"\d{19}")
@@ -134,6 +134,8 @@ class ChunkDecoder(Skipping):
             msg = f"a chunk is an object, got {type(chunk).__name__}"
             raise Malformed(msg)
         members = cast("dict[str, Any]", chunk)
+        if not members or members.get("type") == "ping":  # of proxies that keep the connection alive
+            return []
         if members.get("error"):
             raise InStreamError(members["error"])
         if members.get("object") == "error":  # vLLM, which sends [DONE] after it
@@ -167,9 +169,7 @@ class ChunkDecoder(Skipping):
         patch = {
             name: value
             for name, value in choice.items()
-            if name not in _CHOICE
-            and not (name == "logprobs" and value is None)
-            and not (name == "message" and delta)  # Perplexity's: all of the answer so far, with every delta
+            if name not in _CHOICE and not (name == "logprobs" and value is None)
         }
         found: list[SourceEvent] = []
         rest = self._delta(index, cast("dict[str, Any]", delta), found)

@@ -111,7 +111,8 @@ class Skipping(ABC):
         at, count = 0, len(payloads)
         while (at := self._take_plain(payloads, at, events)) < count:
             try:
-                self._feed_slowly(payloads[at], events)
+                if payloads[at]:  # an event without data is none
+                    self._feed_slowly(payloads[at], events)
             except (Malformed, InStreamError) as failure:
                 if not events:
                     raise

@@ -222,11 +222,24 @@ def test_the_answer_so_far_in_every_chunk() -> None:
     """A host that repeats the whole message with each delta does not fill the log with the square of its answer."""
     said = [{"index": 0, "delta": {"content": text}, "message": {"content": so_far}} for text, so_far in
             (("a", "a"), ("b", "ab"), ("c", "abc"))]  # fmt: skip
+    said.append({"index": 0, "message": {"content": "abc"}, "finish_reason": "stop"})
     assert events(*(json.dumps({"choices": [choice]}).encode() for choice in said)) == [
         Text(0, "a"),
         Text(0, "b"),
         Text(0, "c"),
+        Finish(0, "stop"),
     ]
+
+
+def test_pings() -> None:
+    """What proxies send to keep a silent stream alive says nothing, however often it comes."""
+    pings = [b"", b"{}", b'{"type": "ping"}'] * 4
+    decoder = ChunkDecoder()
+    assert decoder.feed([*pings, chunk({"content": "a"}), *pings, chunk({}, "stop")]) == [
+        Text(0, "a"),
+        Finish(0, "stop"),
+    ]
+    assert decoder.malformed == 0
 
 
 def test_refusal() -> None:
