@@ -1,6 +1,6 @@
 """Alerts in real trouble: a real gateway, a real Redis, a provider that fails; a real Prometheus judges by the rules.
 
-A minute of the rules takes less than half a second here, whatever it stands for.
+A minute of the rules takes a quarter of a second here, whatever it stands for.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.run import run
 from tests.support.server import atlas_config
 
-HASTE = 150
+HASTE = 240
 WITHIN_S = 25.0
 
 
@@ -79,8 +79,8 @@ async def _one(gateway: GatewayProcess) -> None:
             await answer.read()
 
 
-def test_redis_is_killed(tmp_path: Path) -> None:
-    """While Redis is gone it is said so, and that calls fail; soon after it is back nothing is said any more."""
+def test_redis_is_killed_and_hangs(tmp_path: Path) -> None:
+    """While Redis is gone or answers nothing it is said so, and that calls fail; soon after nothing is said any more."""
 
     async def scenario() -> None:
         async with watched(tmp_path) as it:
@@ -88,25 +88,16 @@ def test_redis_is_killed(tmp_path: Path) -> None:
             await it.fires("AtlasRedisAway", "AtlasErrors")
             it.redis.start()
             await it.is_calm()
-
-    run(scenario(), 60)
-
-
-def test_redis_hangs(tmp_path: Path) -> None:
-    """A Redis that accepts and answers nothing is as good as none."""
-
-    async def scenario() -> None:
-        async with watched(tmp_path) as it:
             it.redis.pause()
             await it.fires("AtlasRedisAway", "AtlasErrors")
             it.redis.go_on()
             await it.is_calm()
 
-    run(scenario(), 60)
+    run(scenario(), 90)
 
 
-def test_a_provider_is_down(tmp_path: Path) -> None:
-    """A provider that nobody reaches is told of from every side, for as long as it is away."""
+def test_a_provider_is_down_and_refuses_the_key(tmp_path: Path) -> None:
+    """A provider that nobody reaches is told of from every side until it is back; a refused key is said at once."""
 
     async def scenario() -> None:
         async with watched(tmp_path) as it:
@@ -115,24 +106,15 @@ def test_a_provider_is_down(tmp_path: Path) -> None:
             await it.fires("AtlasCircuitOpen", "AtlasEndpointDown", "AtlasErrors", "AtlasStreamsFail")
             await it.up.listen()
             await it.is_calm()
-
-    run(scenario(), 60)
-
-
-def test_a_provider_refuses_the_key(tmp_path: Path) -> None:
-    """A refused key is said at once, and then that the endpoint is not asked any more."""
-
-    async def scenario() -> None:
-        async with watched(tmp_path) as it:
             it.up.default = refusing(401)
             await it.fires("AtlasProviderRefusesKey")
             await it.fires("AtlasEndpointDown")
 
-    run(scenario(), 60)
+    run(scenario(), 90)
 
 
-def test_streams_stall(tmp_path: Path) -> None:
-    """Answers that fall silent in their midst are told of, also if they never go on."""
+def test_streams_stall_the_loop_lags_and_the_process_dies(tmp_path: Path) -> None:
+    """Answers that fall silent for good are told of, a process that is late all the time, and one that is gone."""
 
     async def scenario() -> None:
         async with watched(tmp_path) as it:
@@ -140,22 +122,15 @@ def test_streams_stall(tmp_path: Path) -> None:
             await it.fires("AtlasStalls", "AtlasStreamsFail")
             it.up.default = Plan()
             await it.is_calm()
-
-    run(scenario(), 60)
-
-
-def test_the_loop_lags(tmp_path: Path) -> None:
-    """A process that is late all the time says so, by itself."""
-
-    async def scenario() -> None:
-        async with watched(tmp_path) as it:
             async with asyncio.TaskGroup() as tasks:
                 slow = tasks.create_task(_slowed(it.gateway))
                 await it.fires("AtlasLoopLags")
                 slow.cancel()
             await it.is_calm()
+            it.gateway.kill()
+            await it.fires("AtlasDown", "AtlasGone")
 
-    run(scenario(), 60)
+    run(scenario(), 90)
 
 
 async def _slowed(gateway: GatewayProcess) -> None:
@@ -168,14 +143,3 @@ async def _slowed(gateway: GatewayProcess) -> None:
             await asyncio.sleep(0.1)
     finally:
         gateway.signal(signal.SIGCONT)
-
-
-def test_a_replica_is_killed(tmp_path: Path) -> None:
-    """A replica that is gone is missed, and that it was the last one."""
-
-    async def scenario() -> None:
-        async with watched(tmp_path) as it:
-            it.gateway.kill()
-            await it.fires("AtlasDown", "AtlasGone")
-
-    run(scenario(), 60)
