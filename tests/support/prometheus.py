@@ -23,7 +23,7 @@ from tests.support.process import free_port
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy/prometheus/prometheus.yml"
-SCRAPE, HASTY_SCRAPE = "250ms", "100ms"
+SCRAPE, HASTY_SCRAPE = "250ms", "200ms"
 _READY_S = 20.0
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
