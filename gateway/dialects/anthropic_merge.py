@@ -82,8 +82,12 @@ class Message:
 
 
 def _arguments(text: str) -> Any:
-    """The input of a tool; what was cut off in the middle is none."""
+    """The input of a tool. What is no object goes as Anthropic's guide of fine-grained tool streaming says to wrap it.
+
+    An empty input in its place would be a call that nobody meant.
+    """
     try:
-        return _decode(text)
+        found = _decode(text)
     except (msgspec.MsgspecError, RecursionError):
-        return {}
+        found = text
+    return found if isinstance(found, dict) else {} if found is None else {"INVALID_JSON": text}

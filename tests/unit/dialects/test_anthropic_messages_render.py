@@ -153,9 +153,9 @@ def test_tool_without_arguments() -> None:
 
 
 def test_arguments_that_were_cut_off() -> None:
-    """Arguments that end in the middle are no input; the stop reason says why."""
+    """Arguments that end in the middle are shown as what they are; the stop reason says why."""
     answer = message(ToolCall(0, 0, '{"a": ', "call_1", "f"), Finish(0, "length"))
-    assert answer["content"][0]["input"] == {}
+    assert answer["content"][0]["input"] == {"INVALID_JSON": '{"a": '}
     assert answer["stop_reason"] == "max_tokens"
 
 
