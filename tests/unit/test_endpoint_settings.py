@@ -11,6 +11,7 @@ from gateway.core.chat import ChatRequest, Message, TextPart
 from gateway.core.clock import SystemClock
 from gateway.pool_from_settings import _provider, _transport
 from gateway.upstream.contract import Provider, Timeouts
+from gateway.upstream.transport import Trust
 from tests.support.baseline import baseline
 from tests.support.chaos import ChaosProvider, Received
 from tests.support.run import run
@@ -21,7 +22,7 @@ REQUEST = ChatRequest(dialect="none", model="r", messages=(Message(role="user", 
 def built(found: Endpoint) -> Provider:
     """The adapter of an endpoint's first key."""
     key = found.keys[0].get_secret_value() if found.keys else None
-    return _provider(found, key, _transport(found, Timeouts()), SystemClock())
+    return _provider(found, key, _transport(found, Timeouts(), Trust()), SystemClock())
 
 
 def received(base: str = "", **members: Any) -> Received:
