@@ -347,7 +347,7 @@ async def a_record_without_log_takes_an_end(subject: Subject) -> None:
     for situation in ("running", "paused"):
         writer = await _writer(subject, situation)
         gen = (await writer.record()).gen
-        await subject.elapse(1_801)
+        await subject.elapse(1_860)
         for expected, end in ((gen - 1, COMPLETED), (gen, FAILED), (gen, COMPLETED)):
             with pytest.raises(ExpiredStream):
                 await writer.do(Op.FINISH, end=end, expect_gen=expected)

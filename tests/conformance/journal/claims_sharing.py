@@ -43,7 +43,7 @@ async def a_request_outlives_nothing(subject: Subject) -> None:
     assert await journal.request(expired.sid) == REQUEST
     assert await journal.request(without.sid) is None
     assert await journal.request(deleted.sid) is None
-    await subject.elapse(1_801)
+    await subject.elapse(1_860)
     assert await journal.request(expired.sid) is None
 
 
