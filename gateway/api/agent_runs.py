@@ -63,7 +63,7 @@ class AgentRuns:
             asked = replace(asked, on_disconnect="continue")
         opened = await self.services.pipeline.open(chat, raw, who, asked)
         if opened.replayed:
-            opened.reader.key_id = who.key_id
+            self.services.reads(opened.reader, who)
         if background:
             opened.reader.detach()
         return _Answer(self.services, opened, who.tenant, stream=stream, background=background)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.api.auth import principal_of
 from gateway.core.errors import RequestError
+from gateway.streams.journal import ReaderRevoked
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.pipeline import Pipeline
     from gateway.pool.routes import RouteTable
     from gateway.streams.control import StreamControl
+    from gateway.streams.reader import Reader
     from gateway.telemetry.metrics import Metrics
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -94,6 +96,12 @@ class Services:
         if is_page and home != host.lower() and not self.limits.cors_origins & {origin, "*"}:
             msg = f"pages of {origin!r:.128} may not call; add it to server.cors_origins, or configure keys"
             raise RequestError(msg, status=403, code="invalid_origin", param="Origin")
+
+    def reads(self, reader: Reader, who: Principal) -> None:
+        """What may be a stream of the tenant's other key is read until this key is revoked, also since it was let in."""
+        reader.key_id = who.key_id
+        if self.keyring.is_revoked(who.key_id):
+            reader.fail(ReaderRevoked())
 
     def principal(self, exchange: Exchange) -> Principal:
         """Who is asking: whom the edge admitted to this route."""

@@ -65,7 +65,7 @@ class Inference:
         request = self.dialect.parse(raw, exchange.given(self.dialect.headers))
         opened = await services.pipeline.open(request, raw, who, options(exchange, who.tenant))
         if opened.replayed:
-            opened.reader.key_id = who.key_id
+            services.reads(opened.reader, who)
         exchange.forget_body()
         services.metrics.overhead.observe(services.clock.monotonic() - begun)
         return opened, request.stream

@@ -22,7 +22,7 @@ from gateway.core.ids import parse_sid
 from gateway.dialects.catalog import DIALECTS
 from gateway.dialects.native import NativeRenderer
 from gateway.dialects.strict_json import decode_object
-from gateway.streams.journal import JournalError, JournalUnavailable, ReaderRevoked
+from gateway.streams.journal import JournalError, JournalUnavailable
 from gateway.streams.reader import Reader, resolve
 from gateway.telemetry.audit import record
 
@@ -309,9 +309,7 @@ class _Events(Response):
         channel.replayed_events += max(0, channel.limit - self._position)
         services.metrics.reattaches.inc()
         reader = Reader(channel, hub, journal, self._position)
-        reader.key_id = principal_of(scope).key_id
-        if services.keyring.is_revoked(reader.key_id):  # since it was let in
-            reader.fail(ReaderRevoked())
+        services.reads(reader, principal_of(scope))
         renderer = shared(reader, "native" if self._make is NativeRenderer else "wire", self._make)
         delivery = Delivery(Exchange(scope, receive, send), reader, renderer, services.clock, services.pace)
         try:

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.core.errors import RequestError, StreamRefused
-from gateway.streams.journal import JournalGap
+from gateway.streams.journal import JournalGap, ReaderRevoked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,10 @@ class Reader:
 
         Raises:
             JournalError: `fail` was called, and nothing is left that can be served.
+            ReaderRevoked: nothing more may be.
         """
+        if isinstance(self._error, ReaderRevoked):
+            raise self._error
         channel = self._channel
         if channel.skip is not None:
             self._skip()

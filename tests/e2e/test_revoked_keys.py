@@ -114,6 +114,30 @@ def _journal(replicas: int) -> AbstractContextManager[None]:
     return nullcontext() if replicas == 1 else over_redis()
 
 
+def test_a_key_that_is_revoked_while_its_repeated_request_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who repeats the request of the tenant's other key, let in just before the revocation, does not read along."""
+
+    async def scenario() -> None:
+        gate, same = Gate(2), {"idempotency-key": "same"}
+        async with house(Plan(gate=gate), **KEYS) as it, it.chat(KEPT.headers() | same) as answer:
+            await answer.until_frames(2)
+            admitted = Keyring.principal
+
+            def revoked_behind(keyring: Keyring, headers: Any) -> Any:
+                who = admitted(keyring, headers)
+                it.app.services.keyring.revoke(frozenset({KEY_ID}))
+                return who
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Keyring, "principal", revoked_behind)
+                async with asyncio.timeout(WITHIN_S), it.chat(LOST.headers() | same) as reader:
+                    assert b"was revoked" in await reader.read_cut()
+            gate.open()
+            assert (await answer.read()).endswith(b"data: [DONE]\n\n")
+
+    run(scenario())
+
+
 def test_a_key_that_is_revoked_while_its_request_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that was let in just before the revocation gets no stream that goes on."""
 

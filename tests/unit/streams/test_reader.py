@@ -7,7 +7,7 @@ import pytest
 from gateway.core.errors import RequestError, StreamRefused
 from gateway.core.events import End, Pause, Resume, State, Text
 from gateway.streams.hub import RING_BYTES, Channel
-from gateway.streams.journal import Entry, ExpiredStream, Journal, Page, UnknownStream
+from gateway.streams.journal import Entry, ExpiredStream, Journal, Page, ReaderRevoked, UnknownStream
 from gateway.streams.lifecycle import Op
 from gateway.streams.reader import PAGE_BYTES, JournalGap, Reader, resolve
 from tests.unit.streams.world import Log, World, follow, looped, text, turns, words_of
@@ -210,6 +210,22 @@ async def test_a_log_that_is_gone_is_an_error() -> None:
     with pytest.raises(UnknownStream):
         await reader.next()
     reader.detach()
+
+
+@looped
+async def test_a_revoked_reader_is_served_nothing_more() -> None:
+    """However far behind it is: slow clients would else be served the rest of the log, and what is still to come."""
+    world = World()
+    log = await _long(world)
+    reader, other = await log.reader(), await log.reader()
+    await reader.next()
+    reader.fail(ReaderRevoked())
+    assert reader.behind
+    with pytest.raises(ReaderRevoked):
+        await reader.next()
+    await follow(other)
+    for each in (reader, other):
+        each.detach()
 
 
 @looped
