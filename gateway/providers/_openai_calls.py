@@ -31,7 +31,10 @@ class _Call:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its arguments are an object already."""
+        """Whether its arguments are an object already; decoding them behind each of many fragments would take seconds."""
+        last = next((part for part in map(str.rstrip, reversed(self.said)) if part), "")
+        if not last.endswith("}"):
+            return False
         try:
             _decode_object("".join(self.said))
         except msgspec.MsgspecError:
