@@ -98,7 +98,7 @@ class Services:
             raise RequestError(msg, status=403, code="invalid_origin", param="Origin")
 
     def reads(self, reader: Reader, who: Principal) -> None:
-        """What may be a stream of the tenant's other key is read until this key is revoked, also since it was let in."""
+        """It follows what may be another key's stream, until its own is revoked, which it may be since it was let in."""
         reader.key_id = who.key_id
         if self.keyring.is_revoked(who.key_id):
             reader.fail(ReaderRevoked())

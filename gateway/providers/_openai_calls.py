@@ -31,7 +31,7 @@ class _Call:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its arguments are an object already; decoding them behind each of many fragments would take seconds."""
+        """Whether its arguments are an object already. Decoding those of each of many fragments would take seconds."""
         last = next((part for part in map(str.rstrip, reversed(self.said)) if part), "")
         if not last.endswith("}"):
             return False
