@@ -98,7 +98,7 @@ class Services:
             raise RequestError(msg, status=403, code="invalid_origin", param="Origin")
 
     def reads(self, reader: Reader, who: Principal) -> None:
-        """It follows what may be another key's stream, until its own is revoked, which it may be since it was let in."""
+        """Another key's stream may be read until one's own is revoked, which it may be since it was let in."""
         reader.key_id = who.key_id
         if self.keyring.is_revoked(who.key_id):
             reader.fail(ReaderRevoked())

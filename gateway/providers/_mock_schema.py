@@ -130,6 +130,7 @@ class _Search:
     # Instances of one flat schema.
 
     def _instance(self, flat: Members, path: Path) -> Json:
+        self._compares(sum(map(values.length, flat.values())))  # each builder looks at all types, names, members
         for value in _preferred(flat):
             if self._suits(value, flat):
                 return value

@@ -181,8 +181,8 @@ def elements(value: Json, what: str) -> list[Json]:
 
 
 def length(value: Json) -> int:
-    """How many items an array has; anything else has none."""
-    return len(value) if isinstance(value, list) else 0
+    """How many items an array has, or members an object; anything else has none."""
+    return len(value) if isinstance(value, list | dict) else 0
 
 
 def listed(value: Json) -> list[Json]:
