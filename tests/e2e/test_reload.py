@@ -118,6 +118,33 @@ def test_what_cannot_be_built_changes_nothing(sections: dict[str, Any]) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("class Sage(:", r"SyntaxError: invalid syntax"),
+        ("{}['missing']", r"KeyError: 'missing'"),
+        ("def Sage(profile): raise RuntimeError('no luck')", r"RuntimeError: no luck"),
+    ],
+)
+def test_an_agents_class_with_a_slip_in_it(
+    source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever an operator's own code raises, the reload is refused: it ended the process and all of its streams."""
+    module = f"slip_{abs(hash(source))}"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    async def scenario() -> None:
+        async with house() as it:
+            with pytest.raises(ValueError, match=f"agent 'sage': '{module}.Sage' .* \\({said}"):
+                it.app.reload.apply(
+                    atlas_settings(agents=[{"name": "sage", "kind": f"{module}.Sage", "route": "mock"}])
+                )
+            assert (await it.ask()).status == 200
+
+    run(scenario())
+
+
 def test_certificates_are_read_once_for_all_endpoints() -> None:
     """A reload of many https endpoints does not hold up every stream while the same certificates are read for each."""
     names = [f"e{number}" for number in range(20)]
