@@ -13,8 +13,8 @@ from tests.support.run import run
 EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 FIRST = EVENTS + b'id: 1-0\nevent: text\ndata: {"text":"a"}\n\nid: 1-1\nevent: te'
 LAST = EVENTS + b'id: 1-1\nevent: end\ndata: {"state":"completed"}\n\n'
-AWAY = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 5\r\n\r\nnginx"
-REFUSED = b'HTTP/1.1 410 Gone\r\ncontent-length: 31\r\n\r\n{"error":{"message":"expired"}}'
+AWAY = b"HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: 5\r\n\r\nnginx"
+REFUSED = b'HTTP/1.1 410 Gone\r\nconnection: close\r\ncontent-length: 31\r\n\r\n{"error":{"message":"expired"}}'
 
 
 class Script:
