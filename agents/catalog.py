@@ -70,18 +70,11 @@ class Catalog:
             self._check_workers(worker, (*above, name))
 
 
-_SLIPS = (
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError,
-    SyntaxError, TypeError, ValueError,
-)  # fmt: skip
-"""What an operator's own class, or the file it stands in, may raise: that must not end a process that reloads."""
-
-
 def _imported(path: str, profile: Profile) -> Agent:
     module_name, _, class_name = path.rpartition(".")
     try:
         made: Agent = getattr(importlib.import_module(module_name), class_name)(profile)
-    except _SLIPS as error:
+    except Exception as error:  # the operator's own code: it must not end a process that reloads
         said = f"{type(error).__name__}: {error}"
         msg = f"agent {profile.name!r}: {path!r} is neither task_aware, controller, worker nor a class's path ({said})"
         raise ValueError(msg) from error

@@ -8,7 +8,9 @@ from gateway.telemetry.logs import FIELDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("gateway", "agents", "config")
-BROAD_EXCEPT = {"gateway/api/edge.py", "gateway/streams/reader.py", "gateway/streams/session.py"}
+BROAD_EXCEPT = {
+    "agents/catalog.py", "gateway/api/edge.py", "gateway/streams/reader.py", "gateway/streams/session.py",
+}  # fmt: skip
 ONLY_IN = {
     "httpx": {"gateway/upstream/transport.py", "gateway/commands/client.py"},
     "httptools": {"gateway/upstream/http1.py", "gateway/api/hardened.py"},
@@ -27,8 +29,8 @@ def sources() -> Iterator[tuple[str, ast.Module]]:
             yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
 
 
-def test_exception_is_caught_in_three_places_only() -> None:
-    """Bugs are met by the supervisor of a session, the handler of the API, and where one pushes into the other."""
+def test_exception_is_caught_in_four_places_only() -> None:
+    """Bugs are met by a session's supervisor, the API's handler, where one pushes into the other, in foreign code."""
     broad = set[str]()
     for name, tree in sources():
         for node in ast.walk(tree):

@@ -124,6 +124,7 @@ def test_what_cannot_be_built_changes_nothing(sections: dict[str, Any]) -> None:
         ("class Sage(:", r"SyntaxError: invalid syntax"),
         ("{}['missing']", r"KeyError: 'missing'"),
         ("def Sage(profile): raise RuntimeError('no luck')", r"RuntimeError: no luck"),
+        ("class Own(Exception): ...\nraise Own('of its own')", r"Own: of its own"),
     ],
 )
 def test_an_agents_class_with_a_slip_in_it(
