@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("atlas.server")
 
 PER_TURN = 32
+"""What each brings may be read in the same turn, and streams that run wait for all of it."""
 RETRY_S = 0.2
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import asyncio
 
-
 AT_ONCE = 32
 """Enough for one wake-up to cost little; all that a turn brings may be some 10 ms of work."""
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -114,6 +115,21 @@ def _journal(replicas: int) -> AbstractContextManager[None]:
     return nullcontext() if replicas == 1 else over_redis()
 
 
+@contextmanager
+def _revoked_once_admitted(it: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The key is revoked just behind the door, whoever is let in."""
+    admitted = Keyring.principal
+
+    def principal(keyring: Keyring, headers: Any) -> Any:
+        who = admitted(keyring, headers)
+        it.app.services.keyring.revoke(frozenset({KEY_ID}))
+        return who
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keyring, "principal", principal)
+        yield
+
+
 def test_a_key_that_is_revoked_while_its_repeated_request_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who repeats the request of the tenant's other key, let in just before the revocation, does not read along."""
 
@@ -121,15 +137,7 @@ def test_a_key_that_is_revoked_while_its_repeated_request_is_under_way(monkeypat
         gate, same = Gate(2), {"idempotency-key": "same"}
         async with house(Plan(gate=gate), **KEYS) as it, it.chat(KEPT.headers() | same) as answer:
             await answer.until_frames(2)
-            admitted = Keyring.principal
-
-            def revoked_behind(keyring: Keyring, headers: Any) -> Any:
-                who = admitted(keyring, headers)
-                it.app.services.keyring.revoke(frozenset({KEY_ID}))
-                return who
-
-            with monkeypatch.context() as patch:
-                patch.setattr(Keyring, "principal", revoked_behind)
+            with _revoked_once_admitted(it, monkeypatch):
                 async with asyncio.timeout(WITHIN_S), it.chat(LOST.headers() | same) as reader:
                     assert b"was revoked" in await reader.read_cut()
             gate.open()
@@ -143,15 +151,7 @@ def test_a_key_that_is_revoked_while_its_request_is_under_way(monkeypatch: pytes
 
     async def scenario() -> None:
         async with house(Plan(gate=Gate(2)), **KEYS) as it:
-            admitted = Keyring.principal
-
-            def revoked_behind(keyring: Keyring, headers: Any) -> Any:
-                who = admitted(keyring, headers)
-                it.app.services.keyring.revoke(frozenset({KEY_ID}))
-                return who
-
-            with monkeypatch.context() as patch:
-                patch.setattr(Keyring, "principal", revoked_behind)
+            with _revoked_once_admitted(it, monkeypatch):
                 answer = await it.call("POST", CHAT, LOST.headers(), json=ask())
             assert b"[DONE]" not in answer.body
             assert answer.json["error"]["code"] == "stream_cancelled"
