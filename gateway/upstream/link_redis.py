@@ -16,6 +16,7 @@ import asyncio
 import copy
 import hashlib
 import logging
+import socket
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -190,8 +191,33 @@ class _Tcp(_Exchange, Connection):
     """Plain TCP."""
 
 
+class _Seen(asyncio.StreamReaderProtocol):
+    """Knows its transport from the moment that there is one."""
+
+    transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        super().connection_made(transport)
+
+
 class _Tls(_Exchange, SSLConnection):
     """TLS."""
+
+    async def _connect(self) -> None:
+        """As the library does, but whoever is cancelled right behind the handshake leaves no socket to a farewell."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        seen = _Seen(reader, loop=loop)
+        try:
+            async with asyncio.timeout(self.socket_connect_timeout):
+                await loop.create_connection(lambda: seen, **self._connection_arguments())
+            if self.socket_keepalive:
+                seen.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._reader, self._writer = reader, asyncio.StreamWriter(seen.transport, seen, reader, loop)
+        finally:
+            if self._writer is None and seen.transport is not None:
+                seen.transport.abort()
 
 
 class _Unix(_Exchange, UnixDomainSocketConnection):

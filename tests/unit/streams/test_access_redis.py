@@ -1,22 +1,27 @@
 """The Redis journal over TLS, as a user that may do no more than it must."""
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.core.clock import SystemClock
 from gateway.streams.journal import Appended, JournalUnavailable
 from gateway.streams.layout_redis import channel_of
 from gateway.streams.lifecycle import Op, Step
+from gateway.upstream import link_redis
+from gateway.upstream.link_redis import Link
 from gateway.upstream.resp import command
 from tests.support.process import free_port
 from tests.support.redis_server import RedisServer, require_redis
 from tests.support.run import run
-from tests.unit.streams.redis_world import QUICK, append, begin, journal_at, log_of, texts
+from tests.unit.streams.redis_world import QUICK, append, begin, journal_at, log_of, texts, until
 
 RIGHTS = ("on", ">s3cret", "~atlas:*", "&atlas:*", "+@all", "-@dangerous")
 
@@ -44,8 +49,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def guarded(authority: Path) -> Iterator[int]:
-    """A server that speaks TLS and knows the user `atlas`; its port."""
+def guarded(authority: Path) -> Iterator[tuple[int, RedisServer]]:
+    """The port of a server that speaks TLS and knows the user `atlas`; and the server."""
     tried = subprocess.run([require_redis(), "-"], input=b"tls-port 0\nnonsense", check=False, capture_output=True)
     if b"'nonsense'" not in tried.stdout + tried.stderr:  # it stumbled before
         pytest.skip("this redis-server was built without TLS")
@@ -57,7 +62,7 @@ def guarded(authority: Path) -> Iterator[int]:
             client.execute_command("ACL", "SETUSER", "atlas", *RIGHTS)
             client.execute_command("ACL", "SETUSER", "reader", "on", ">s3cret", "~other:*", "+@all")
             client.execute_command("ACL", "SETUSER", "default", "off")
-        yield port
+        yield port, server
 
 
 async def _whole_life(url: str) -> None:
@@ -77,7 +82,7 @@ async def _whole_life(url: str) -> None:
 
 def test_tls_and_an_access_list_do(authority: Path) -> None:
     """Over TLS, as a user of `atlas:*` keys and channels without dangerous commands, everything works."""
-    with guarded(authority) as port:
+    with guarded(authority) as (port, _):
         run(_whole_life(f"rediss://atlas:s3cret@127.0.0.1:{port}/0?ssl_ca_certs={authority}/ca.crt"))
 
 
@@ -104,5 +109,33 @@ def test_who_is_not_let_in_is_told(authority: Path, url: str, caplog: pytest.Log
             assert "s3cret" not in str(caught.value) + caplog.text
             assert "wrong" not in caplog.text
 
-    with guarded(authority) as port:
+    with guarded(authority) as (port, _):
         run(story(port))
+
+
+async def _cancelled_behind_the_handshake(url: str, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []  # the socket
+
+    class Cancelling(link_redis._Seen):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            seen.append(transport.get_extra_info("socket"))
+            server.pause()  # it will not answer a farewell
+            connecting.cancel()
+
+    monkeypatch.setattr(link_redis, "_Seen", Cancelling)
+    connecting = asyncio.ensure_future(Link(url, SystemClock(), timing=QUICK).connect())
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await until(lambda: seen[0].fileno() == -1, within_s=1.0)
+    finally:
+        server.go_on()
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["asyncio", "uvloop"])
+def test_a_cancelled_connect_leaves_no_socket(authority: Path, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled when TLS's handshake is just done: the socket is closed at once, and waits for no farewell."""
+    with guarded(authority) as (port, server):
+        url = f"rediss://atlas:s3cret@127.0.0.1:{port}/0?ssl_ca_certs={authority}/ca.crt"
+        run(_cancelled_behind_the_handshake(url, server, monkeypatch), fast=fast)

@@ -198,23 +198,32 @@ def test_a_dead_master_takes_only_its_own_streams_along() -> None:
 
 @contextmanager
 def with_replica(servers: list[RedisServer]) -> Iterator[RedisServer]:
-    """A replica of the first master, in step with it."""
+    """A replica of the first master, in step with it, and at home in the cluster."""
     with RedisServer.started("--cluster-enabled", "yes", tcp=True) as replica:
         ask(replica, "CLUSTER", "MEET", "127.0.0.1", servers[0].port)
         wait_for(lambda: id_of(servers[0]) in str(ask(replica, "CLUSTER", "NODES")))
         ask(replica, "CLUSTER", "REPLICATE", id_of(servers[0]))
         with replica.client() as client:
             wait_for(lambda: client.info("replication").get("master_link_status") == "up")
+        # Whoever takes over while it has no link to a node is not heard there for seconds, and one that did not find
+        # the cluster whole before takes no writes for as long.
+        wait_for(lambda: "cluster_state:ok" in str(ask(replica, "CLUSTER", "INFO")))
         for server in servers:
-            wait_for(lambda server=server: id_of(replica) in str(ask(server, "CLUSTER", "NODES")))
+            wait_for(lambda server=server: is_linked(server, replica) and is_linked(replica, server))
         yield replica
+
+
+def is_linked(one: RedisServer, other: RedisServer) -> bool:
+    """Whether a node knows another one and holds a connection to it."""
+    lines = str(ask(one, "CLUSTER", "NODES")).splitlines()
+    return any(line.startswith(id_of(other)) and line.split()[7] == "connected" for line in lines)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Waits for what nodes tell one another."""
 
     async def story() -> None:
-        await until(condition, within_s=10)
+        await until(condition, within_s=20)
 
     asyncio.run(story())
 
