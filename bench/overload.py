@@ -20,8 +20,9 @@ import uvloop
 
 from bench import proc, slow, wire
 from bench.callers import Crowd, Tally, percentile
-from bench.targets import Rig, Target, atlas_command, await_ready, child, free_port, rig
+from bench.targets import Rig, Target, atlas_command, await_ready, child, rig
 from bench.wire import HOST
+from examples.ports import free_port
 from gateway.core.keys import digest, new_key, show_digest
 
 PEPPER = "the pepper of a benchmark"

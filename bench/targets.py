@@ -22,6 +22,7 @@ from pathlib import Path
 
 from bench.proc import pinned, tree
 from bench.wire import HOST
+from examples.ports import free_port
 
 NAMES = ("nginx", "atlas", "atlas-redis")
 _READY_WITHIN_S = 30.0
@@ -109,13 +110,6 @@ class Rig:
     def cores(self) -> tuple[int, int]:
         """Both cores, the load's first."""
         return self.load_core, self.gateway_core
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

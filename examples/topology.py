@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 import httpx
 
 from examples.dashboard import prometheus_yml
+from examples.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 READY_S = 30.0
@@ -37,12 +37,6 @@ PROMETHEUS = "prometheus"
 
 class MissingProgramError(Exception):
     """A program is not installed; the message says what to do."""
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def program(name: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from examples.topology import MissingProgramError, Service, free_port, nginx_conf, program
+from examples.ports import free_port
+from examples.topology import MissingProgramError, Service, nginx_conf, program
 from tests.support.chaos import ChaosProvider, Gate, Plan
 from tests.support.http import RawClient
 from tests.support.run import run

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from openai import AsyncOpenAI
 
-from examples.topology import Service, free_port, nginx_conf
+from examples.ports import free_port
+from examples.topology import Service, nginx_conf
 from tests.deploy.test_nginx import listens
 from tests.deploy.test_topology import require
 from tests.support.gateway_process import GatewayProcess

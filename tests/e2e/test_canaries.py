@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
+from examples.ports import free_port
 from gateway.cli import main
 from gateway.core.keys import digest, new_key, show_digest
 from tests.support.collector import Collector
 from tests.support.echo_provider import EchoProvider
 from tests.support.gateway_process import GatewayProcess
 from tests.support.keys import carried
-from tests.support.process import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.run import run
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.ports import free_port
 from tests.e2e.agent_house import BOTH, plan, says, team
 from tests.e2e.command_house import atlas, shown, typing
 from tests.e2e.house import House, house, run, sid_of
@@ -19,7 +20,6 @@ from tests.support.chaos import Gate, Plan, truth
 from tests.support.gateway_process import GatewayProcess
 from tests.support.http import RawStream
 from tests.support.keys import keyed, made
-from tests.support.process import free_port
 from tests.support.signals import eventually
 
 

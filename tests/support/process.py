@@ -1,6 +1,5 @@
 """`atlas serve` as a user starts it: a process of its own, on a free port, with nothing in its environment."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -10,14 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from examples.ports import free_port
+
 _READY_S = 20
 _STOP_S = 10
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

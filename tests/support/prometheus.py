@@ -18,8 +18,8 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 
+from examples.ports import free_port
 from tests.support.http import RawClient
-from tests.support.process import free_port
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy/prometheus/prometheus.yml"

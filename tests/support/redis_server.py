@@ -8,7 +8,6 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support.process import free_port
+from examples.ports import free_port
 
 _READY_S = 10.0
 ELAPSE = """
@@ -63,7 +62,7 @@ class RedisServer:
     @contextmanager
     def started(cls, *options: str, tcp: bool = False) -> Iterator["RedisServer"]:
         """A server of one test, with redis-server's own options."""
-        server = cls(*options, port=free_port() if tcp else 0)
+        server = cls(*options, port=free_port(bus="--cluster-enabled" in options) if tcp else 0)
         try:
             server.start()
             yield server
@@ -208,7 +207,7 @@ def _await_sentinel(port: int, service: str) -> None:
 @contextmanager
 def cluster(masters: int = 3) -> Iterator[list[RedisServer]]:
     """A Redis Cluster of so many masters without replicas; every slot is served when this returns."""
-    servers = [RedisServer("--cluster-enabled", "yes", port=_cluster_port()) for _ in range(masters)]
+    servers = [RedisServer("--cluster-enabled", "yes", port=free_port(bus=True)) for _ in range(masters)]
     try:
         for server in servers:
             server.start()
@@ -217,15 +216,6 @@ def cluster(masters: int = 3) -> Iterator[list[RedisServer]]:
     finally:
         for server in servers:
             server.close()
-
-
-def _cluster_port() -> int:
-    """A free port whose bus port (10,000 above) is free and exists."""
-    while True:
-        port = free_port()
-        if port < 55_000:
-            with suppress(OSError), socket.create_server(("127.0.0.1", port + 10_000)):
-                return port
 
 
 def _join(servers: list[RedisServer]) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from examples.ports import free_port
 from gateway.cli import main
 from gateway.commands.reachability import skew
 from tests.support.chaos import ChaosProvider
 from tests.support.keys import PEPPER, made
-from tests.support.process import free_port
 from tests.support.redis_server import RedisServer, replica_of, shared_redis
 from tests.support.run import run
 from tests.support.server import AtlasServer, atlas_settings

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from examples.ports import free_port
 from gateway.core.clock import SystemClock
 from gateway.streams.journal import Appended, JournalUnavailable
 from gateway.streams.layout_redis import channel_of
@@ -18,7 +19,6 @@ from gateway.streams.lifecycle import Op, Step
 from gateway.upstream import link_redis
 from gateway.upstream.link_redis import Link
 from gateway.upstream.resp import command
-from tests.support.process import free_port
 from tests.support.redis_server import RedisServer, require_redis
 from tests.support.run import run
 from tests.unit.streams.redis_world import QUICK, append, begin, journal_at, log_of, texts, until

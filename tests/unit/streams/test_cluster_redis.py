@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from examples.ports import free_port
 from gateway.core.ids import new_sid
 from gateway.streams.journal import Appended, JournalUnavailable, Known, UnknownStream
 from gateway.streams.journal_redis import RedisJournal
@@ -17,7 +18,6 @@ from gateway.streams.writer_redis import Batching
 from gateway.upstream.link_redis import Observer
 from gateway.upstream.slots_redis import slot_of
 from tests.conformance.journal.subjects.redis_cluster import shared_cluster, url_of
-from tests.support.process import free_port
 from tests.support.redis_server import RedisServer, cluster
 from tests.support.run import run
 from tests.unit.streams.redis_world import QUICK, append, begin, journal_at, log_of, texts, until

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from examples.ports import free_port
 from gateway.core.clock import SystemClock
 from gateway.upstream.address_redis import Address
 from gateway.upstream.check_redis import Report, check
@@ -13,7 +14,6 @@ from gateway.upstream.lane_redis import Lane
 from gateway.upstream.link_redis import Link, LinkDown, LinkRefused, Observer, Script, Timing
 from gateway.upstream.resp import ErrorReply, command
 from tests.support.baseline import baseline
-from tests.support.process import free_port
 from tests.support.redis_proxy import RedisProxy
 from tests.support.redis_server import RedisServer, cluster, replica_of, shared_redis
 from tests.support.run import run
