@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 PER_PASS = 16
 PULSE_S = 0.05
+ROOM, SPARE_S = 2, 0.5
+"""Two for each that comes, so that it gets less crammed. Whoever has just connected may have a request on its way."""
 COUNT_S = 0.25
 RETRY_S = {Why.CONNECTIONS: 2.0, Why.STREAMS: 2.0, Why.LOOP: 2.0, Why.QUEUE: 1.0}
 SAYS = {
@@ -63,6 +66,14 @@ class Guest(Protocol):
 
     def turn_away(self, answer: Answer) -> None:
         """Answer with this; no application hears of the request."""
+        ...
+
+
+class Silent(Protocol):
+    """A connection on which no answer is under way: its client says nothing, or its head is not whole yet."""
+
+    def part(self) -> None:
+        """Close it."""
         ...
 
 
@@ -103,6 +114,8 @@ class Gate:
 
     def __init__(self, bounds: Bounds, paths: frozenset[str], hub: Hub, keyring: Keyring, clock: Clock) -> None:
         self.paths, self.connections = paths, 0
+        self.silent: dict[Silent, float] = {}
+        """Since when, on the loop's clock; the longest first."""
         self.on_refused: Callable[[Why, str, int], None] = lambda _why, _path, _status: None
         self.extra_fields: Callable[[Headers], bytes] = lambda _headers: b""
         """What an answer to a request with these headers holds beside its own."""
@@ -159,6 +172,14 @@ class Gate:
             self.overload.lines.measure(now)
             if not self._is_due:
                 self._room = 0 if self._is_crowded else PER_PASS
+
+    def make_room(self, now: float) -> bool:
+        """Part from `ROOM` whose clients owe a request for `SPARE_S`; False: from none."""
+        spare = [each for each, since in islice(self.silent.items(), ROOM) if now - since >= SPARE_S]
+        for each in spare:
+            del self.silent[each]
+            each.part()
+        return bool(spare)
 
     @property
     def is_crammed(self) -> bool:

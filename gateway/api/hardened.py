@@ -253,10 +253,17 @@ class HardenedProtocol(HttpToolsProtocol):
                 self.abort()
         elif self._head >= 0:
             if self.waited >= HEAD_S:
-                self._refusal = RequestError("the request's head was not whole in time", status=408, code="timeout")
-                self.send_400_response("")
+                self.part()
         elif self.waited >= self.idle_s:
-            transport.close()
+            self.part()
+
+    def part(self) -> None:
+        """Close a connection whose client owes a request, and say so if it has begun one."""
+        if self._head < 0:
+            self.transport.close()
+            return
+        self._refusal = RequestError("the request's head was not whole in time", status=408, code="timeout")
+        self.send_400_response("")
 
     def _look_at_answer(self, unsent: int, *, owes_body: bool) -> None:
         """An answer is under way: its body must come, and what was sent of it must be taken."""

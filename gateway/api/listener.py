@@ -29,6 +29,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[object]] = set()
         self._retry: asyncio.TimerHandle | None = None
+        self._is_stuck = False
         listening.settimeout(0)
         self._watch()
 
@@ -51,10 +52,13 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptor, or no memory: there may be some soon
-                log.warning("no connection can be accepted: %s", error)
+                if not self._is_stuck:
+                    log.warning("no connection can be accepted: %s", error)
+                self._is_stuck = True
                 self._loop.remove_reader(self._socket)
                 self._retry = self._loop.call_later(RETRY_S, self._watch)
                 return
+            self._is_stuck = False
             accepted.settimeout(0)
             opening = self._loop.create_task(self._loop.connect_accepted_socket(self._connection, accepted))
             self._opening.add(opening)

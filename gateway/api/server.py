@@ -44,6 +44,8 @@ class Protocol(HardenedProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Begin to answer a request, unless the gate has it wait or turns it away."""
         gate = self._gate
+        if gate is not None:
+            gate.silent.pop(self, None)
         if gate is None or cycle.scope["path"] not in gate.paths or gate.lets_in() or cycle.scope["method"] != "POST":
             super()._start_asgi_task(cycle, app)
         else:
@@ -89,8 +91,17 @@ class Protocol(HardenedProtocol):
         gate = self._gate
         if gate is not None:
             gate.connections += 1
-            if gate.is_shut:
+            now = self.loop.time()
+            if gate.is_crammed and not gate.make_room(now) and gate.is_shut:
                 self.say(gate.refusal(NOTHING_ASKED, Why.CONNECTIONS))
+            else:
+                gate.silent[self] = now
+
+    def on_response_complete(self) -> None:
+        """An answer is whole."""
+        if self._gate is not None and not self.transport.is_closing():
+            self._gate.silent[self] = self.loop.time()
+        super().on_response_complete()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -103,6 +114,7 @@ class Protocol(HardenedProtocol):
         super().connection_lost(exc)
         if self._gate is not None:
             self._gate.connections -= 1
+            self._gate.silent.pop(self, None)
         if self._gone is not None:
             self._gone()
 

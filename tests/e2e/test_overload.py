@@ -14,12 +14,13 @@ import pytest
 from bench import slow
 from bench.callers import Crowd
 from bench.wire import Wire, request
+from gateway.api.gate import SPARE_S
 from tests.e2e.house import CHAT, House, ask, house, run, sid_of
 from tests.e2e.test_ops import metrics, total
 from tests.support.chaos import Gate, Plan
 from tests.support.fold import fold
 from tests.support.gateway_process import GatewayProcess
-from tests.support.http import RawStream
+from tests.support.http import RawClient, RawStream
 from tests.support.keys import keyed, made
 from tests.support.signals import eventually
 
@@ -241,6 +242,39 @@ def test_slow_sockets(tmp_path: Path) -> None:
             assert (tally.good, tally.bad) == (tally.sent, 0)
 
     run(scenario(), timeout=60)
+
+
+SLOW_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost:"
+
+
+def test_slow_sockets_keep_nobody_out() -> None:
+    """When slow sockets hold all places, whoever comes has one of theirs: probes are answered, and streams begin."""
+
+    async def scenario() -> None:
+        async with house(server={"max_connections": 16}) as it, AsyncExitStack() as stack:
+            slow_ones = [await stack.enter_async_context(RawClient.to(it.atlas.base_url)) for _ in range(15)]
+            idle = await stack.enter_async_context(RawClient.to(it.atlas.base_url))
+            for each in slow_ones:
+                await each.send(SLOW_HEAD)
+            assert (await idle.request("GET", "/livez")).status == 200
+            refused = await (await stack.enter_async_context(RawClient.to(it.atlas.base_url))).head()
+            assert refused.status == 503  # nobody has been silent for long
+            silent = it.app.gate.silent
+            silent.update({each: since - SPARE_S for each, since in silent.items()})
+            for path in ("/livez", "/readyz"):
+                async with RawClient.to(it.atlas.base_url) as client:
+                    assert (await client.request("GET", path)).status == 200
+            async with it.chat() as answer:
+                assert answer.status == 200
+                assert b"[DONE]" in await answer.read()
+            waiting = [asyncio.ensure_future(each.head()) for each in slow_ones]
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            assert {(each.result().status, each.result().headers["connection"]) for each in done} == {(408, "close")}
+            for each in waiting:
+                each.cancel()
+            await asyncio.wait(waiting)
+
+    run(scenario())
 
 
 def test_fair_share() -> None:
