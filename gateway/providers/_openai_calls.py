@@ -18,16 +18,26 @@ import msgspec
 from gateway.core.events import ToolCall
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 @dataclass(slots=True)
 class _Call:
-    """`said`: the arguments so far, kept only while the name or the vendor's id is missing."""
+    """`said`: the arguments so far."""
 
     number: int
     id: str | None
     name: str | None = None
     said: list[str] = field(default_factory=list)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether its arguments are neither empty nor JSON."""
+        said = "".join(self.said)
+        try:
+            return bool(said.strip()) and _decode_raw(said) is None
+        except (msgspec.MsgspecError, RecursionError):
+            return True
 
     @property
     def is_whole(self) -> bool:
@@ -59,11 +69,16 @@ class Calls:
         call = call or self._continued(index, call_id, name) or self._begun(index, call_id)
         if call_id:
             self._by_id[call_id] = call
-        if call.name is None or call.id is None:
+        if arguments:
             call.said.append(arguments)
         if call.name is None:
             return call.number, None if name is None else self._named(call, name)
         return call.number, ToolCall(self._choice, call.number, arguments) if arguments else None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the answer, should it end here, ends within a call."""
+        return any(call.is_cut for call in self._by_index.values())
 
     def rest(self) -> list[ToolCall]:
         """What still waits for a name when the answer is over."""

@@ -6,6 +6,7 @@ Oddities, on purpose:
    the same document with another string: exact by JSON's grammar, at a tenth of the cost, with all unknown members.
 2. Tool calls are keyed by `id` when a new one appears, else by `index`: see `_openai_calls`.
 3. Members that say nothing canonical stay in `Extra` patches; null members that the SDKs default to null are dropped.
+4. `[DONE]` is an end also without a finish reason, which some hosts never send; but not within a tool call's arguments.
 """
 
 from __future__ import annotations
@@ -89,6 +90,11 @@ class ChunkDecoder(Skipping):
         """Whether the body may end here: the marker was seen, or every choice had its finish reason."""
         return self.done or (bool(self.seen) and self.seen == self.finished)
 
+    @property
+    def _is_cut(self) -> bool:
+        """Whether a choice without a finish reason stands within a tool call: proxies end what broke with `[DONE]`."""
+        return any(calls.is_cut for index, calls in self._calls.items() if index not in self.finished)
+
     def _take_plain(self, payloads: list[bytes], at: int, events: list[SourceEvent]) -> int:
         """Chunks that are the template with another text."""
         prefix, suffix = self._prefix, self._suffix
@@ -111,7 +117,7 @@ class ChunkDecoder(Skipping):
 
     def _feed_slowly(self, payload: bytes, events: list[SourceEvent]) -> None:
         if payload == b"[DONE]":
-            self.done = True
+            self.done = not self._is_cut
             return
         try:
             chunk = _decode(payload)

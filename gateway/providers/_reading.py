@@ -281,6 +281,6 @@ class Reading:
             self.done = True
         elif not data:
             if not self._decoder.complete:
-                raise ProviderError(Category.STREAM_BROKEN, "the provider's answer ended without its end marker")
+                raise ProviderError(Category.STREAM_BROKEN, "the provider's answer broke off before its end")
             self.done = True
         return batch

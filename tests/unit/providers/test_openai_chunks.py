@@ -327,6 +327,37 @@ def test_complete() -> None:
     assert decoder.done
 
 
+@pytest.mark.parametrize(
+    ("arguments", "is_end"),
+    [
+        ((), True),
+        ((" ",), True),
+        (("{}",), True),
+        (('{"a": ', "1}"), True),
+        (('{"a": ', "1"), False),
+        (("{",), False),
+        (('{"a": 1}', "}"), False),
+    ],
+)
+def test_the_marker_within_a_call(arguments: tuple[str, ...], is_end: bool) -> None:
+    """`[DONE]` without a finish reason is an end, which some hosts leave it at, but not amid a call's arguments."""
+    decoder = ChunkDecoder()
+    decoder.feed([
+        calls({"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}),
+        *(calls({"index": 0, "function": {"arguments": part}}) for part in arguments),
+        b"[DONE]",
+    ])  # fmt: skip
+    assert (decoder.done, decoder.complete) == (is_end, is_end)
+
+
+def test_cut_arguments_with_a_finish_reason() -> None:
+    """What a model made of its arguments is not judged when the host says that the answer is over."""
+    decoder = ChunkDecoder()
+    cut = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}
+    decoder.feed([calls(cut), chunk({}, "tool_calls"), b"[DONE]"])
+    assert decoder.done
+
+
 def test_malformed_among_good() -> None:
     """A malformed chunk is skipped and counted; three in a row are the end, after what stood before them."""
     decoder = ChunkDecoder()
