@@ -169,7 +169,8 @@ class EventDecoder(Skipping):
             msg = f"{kind} before message_start"
             raise Malformed(msg)
         if kind == "message_stop":
-            self.done = True
+            is_amid_call = any(block.call >= 0 for block in self._blocks.values())
+            self.done = self._finished or not is_amid_call  # proxies end so what broke
             return []
         handler = _HANDLERS.get(kind)
         return [Extra(DIALECT, members, 0)] if handler is None else handler(self, members)

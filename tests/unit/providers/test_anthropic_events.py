@@ -196,6 +196,17 @@ def test_ping_and_stop() -> None:
     assert decoder.complete
 
 
+@pytest.mark.parametrize(
+    ("between", "is_end"),
+    [((), False), ((stop(),), True), ((ended("tool_use"),), True), ((stop(), block("text", 1, text="")), True)],
+)
+def test_message_stop_within_a_call(between: tuple[Event, ...], is_end: bool) -> None:
+    """Without a stop reason and amid a call's arguments it is how a proxy ends what broke, not an end."""
+    decoder = EventDecoder()
+    fed(START, tool(), delta("input_json_delta", partial_json='{"a": '), *between, STOP, decoder=decoder)
+    assert (decoder.done, decoder.complete) == (is_end, is_end)
+
+
 def test_unknown_event() -> None:
     """An event of the future is kept whole."""
     event = {"type": "of_the_future", "x": [1]}
