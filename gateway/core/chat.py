@@ -5,6 +5,7 @@ A dialect fills the canonical fields and keeps the caller's body whole in `body`
 request from the canonical fields, and refuses what they do not say (`own`) with an error that names it.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -68,6 +69,15 @@ class OpaquePart(_Value, frozen=True, tag="opaque"):
 Part: TypeAlias = TextPart | ImagePart | ToolCallPart | ToolResultPart | ReasoningPart | OpaquePart
 
 
+def joined(parts: Iterable[Part], role: Role = "user") -> str:
+    """The text of a turn's parts, for a wire that takes one string.
+
+    Parts are apart where the caller wrote them, so each begins a line; those of an answer are pieces of one text.
+    """
+    between = "" if role == "assistant" else "\n"
+    return between.join(part.text for part in parts if isinstance(part, TextPart) and part.text)
+
+
 class Message(_Value, frozen=True):
     """One turn."""
 
@@ -77,8 +87,8 @@ class Message(_Value, frozen=True):
 
     @property
     def text(self) -> str:
-        """All text of the turn, joined."""
-        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+        """All text of the turn; see `joined`."""
+        return joined(self.parts, self.role)
 
 
 class Tool(_Value, frozen=True):
@@ -88,6 +98,10 @@ class Tool(_Value, frozen=True):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+
+
+CHOICES = frozenset({"auto", "none", "required"})
+"""The words of `ChatRequest.tool_choice`: a tool that is called so cannot be chosen by its name."""
 
 
 class ChatRequest(_Value, frozen=True):

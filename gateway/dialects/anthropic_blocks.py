@@ -1,7 +1,7 @@
 """The turns of a messages body: system prompt, roles, content blocks, and what of them only this dialect can say.
 
-A block that only Anthropic understands becomes an `OpaquePart`, which every other adapter refuses; what such blocks are
-inside of a tool's result has no place in the canonical one and is added to `own`.
+A block that only Anthropic understands becomes an `OpaquePart`, and its path is added to `own`: every other adapter
+refuses it by the name that its caller knows it by.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gateway.core.chat import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    joined,
 )
 from gateway.dialects.members import Body, bad, beyond, kind_of, optional, required
 
@@ -90,7 +91,12 @@ def _block(block: Any, where: str, own: list[str]) -> Part:
     members = cast("Body", block)
     kind: str = required(members, "type", str, where)
     reader = _READERS.get(kind)
-    return OpaquePart(kind=kind, data=members) if reader is None else reader(members, where, own)
+    return _opaque(kind, members, where, own) if reader is None else reader(members, where, own)
+
+
+def _opaque(kind: str, members: Body, where: str, own: list[str]) -> Part:
+    own.append(where)
+    return OpaquePart(kind=kind, data=members)
 
 
 def _text(members: Body, where: str, own: list[str]) -> Part:
@@ -112,7 +118,7 @@ def _image(members: Body, where: str, own: list[str]) -> Part:
         case {"type": "url"}:
             return ImagePart(url=required(source, "url", str, at))
         case {"type": str()}:
-            return OpaquePart(kind="image", data=members)  # a file that only Anthropic has
+            return _opaque("image", members, where, own)  # a file that only Anthropic has
         case _:
             raise bad(f"{at}.type must be base64 or url", f"{at}.type")
 
@@ -132,11 +138,13 @@ def _tool_result(members: Body, where: str, own: list[str]) -> Part:
     content = members.get("content")
     parts = () if content is None else _content(content, f"{where}.content", own)
     own += [
-        f"{where}.content.{index}" for index, part in enumerate(parts) if not isinstance(part, TextPart | ImagePart)
+        f"{where}.content.{index}"
+        for index, part in enumerate(parts)
+        if not isinstance(part, TextPart | ImagePart | OpaquePart)
     ]
     return ToolResultPart(
         id=required(members, "tool_use_id", str, where),
-        text="".join(part.text for part in parts if isinstance(part, TextPart)),
+        text=joined(parts),
         images=tuple(part for part in parts if isinstance(part, ImagePart)),
         is_error=bool(optional(members, "is_error", bool, where)),
     )

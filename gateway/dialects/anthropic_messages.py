@@ -13,7 +13,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from gateway.core.chat import ChatRequest, Effort, Message, Tool
+from gateway.core.chat import CHOICES, ChatRequest, Effort, Message, Tool
 from gateway.core.errors import RequestError
 from gateway.dialects.anthropic_blocks import messages, system
 from gateway.dialects.members import Body, array, bad, beyond, kind_of, model_name, number, optional, required, whole
@@ -223,6 +223,8 @@ def _tool_choice(body: Body, own: list[str]) -> tuple[str, bool | None]:
     match choice:
         case {"type": "tool"}:
             name: str = required(choice, "name", str, "tool_choice")
+            if name in CHOICES:
+                own.append("tool_choice.name")
             return name, parallel
         case {"type": str(kind)} if kind in _CHOICES:
             return _CHOICES[kind], parallel

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import msgspec
 
-from gateway.core.chat import ChatRequest, Effort, Tool
+from gateway.core.chat import CHOICES, ChatRequest, Effort, Tool
 from gateway.dialects.members import Body, array, bad, beyond, kind_of, model_name, number, optional, required, whole
 from gateway.dialects.openai_messages import messages
 from gateway.dialects.strict_json import decode_object
@@ -96,6 +96,8 @@ def _own(body: Body) -> list[str]:
             own += beyond(tool, _TOOL, where) + beyond(tool["function"], _FUNCTION, f"{where}.function")
     match body.get("tool_choice"):
         case {"type": str(kind)} if kind != "function":
+            own.append("tool_choice")
+        case {"function": {"name": str(name)}} if name in CHOICES:
             own.append("tool_choice")
         case _:
             pass
@@ -184,4 +186,4 @@ def _include_usage(body: Body) -> bool:
         return False
     if not isinstance(options, dict):
         raise bad(f"stream_options must be an object, got {kind_of(options)}", "stream_options")
-    return bool(optional(cast("Body", options), "include_usage", bool))
+    return bool(optional(cast("Body", options), "include_usage", bool, "stream_options"))

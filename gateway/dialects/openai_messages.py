@@ -14,6 +14,7 @@ from gateway.core.chat import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    joined,
 )
 from gateway.dialects.members import Body, array, bad, beyond, kind_of, optional
 
@@ -61,17 +62,15 @@ def _message(message: Any, where: str, own: list[str]) -> Message:
     if role == "tool":
         if named == "function":
             own.append(f"{where}.role")
-        return Message(role=role, parts=(_result(members, parts, where, own),))
+        return Message(role=role, parts=(_result(members, parts),))
     calls = _calls(members.get("tool_calls"), f"{where}.tool_calls", own)
     return Message(role=role, parts=_thoughts(members) + parts + calls, name=optional(members, "name", str, where))
 
 
-def _result(members: Body, parts: tuple[Part, ...], where: str, own: list[str]) -> ToolResultPart:
+def _result(members: Body, parts: tuple[Part, ...]) -> ToolResultPart:
     """What a tool answered, as one part."""
-    own += [f"{where}.content[{at}]" for at, part in enumerate(parts) if isinstance(part, OpaquePart)]
-    text = "".join(part.text for part in parts if isinstance(part, TextPart))
     images = tuple(part for part in parts if isinstance(part, ImagePart))
-    return ToolResultPart(id=str(members.get("tool_call_id") or ""), text=text, images=images)
+    return ToolResultPart(id=str(members.get("tool_call_id") or ""), text=joined(parts), images=images)
 
 
 def _thoughts(members: Body) -> tuple[Part, ...]:
@@ -106,6 +105,7 @@ def _part(part: Any, where: str, own: list[str]) -> Part:
         case {"type": "image_url"}:
             raise bad(f"{where}.image_url.url must be a string", f"{where}.image_url.url")
         case _:
+            own.append(where)
             return OpaquePart(kind=members["type"], data=members)
 
 

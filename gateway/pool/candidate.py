@@ -92,7 +92,7 @@ class Candidate:
             return ("breaker open" if is_open else "being probed"), self.breaker.blocked_until - now
         if now < self.keys.blocked_until:
             rests = self.keys.blocked_until - now
-            return "every key rests", rests if rests < UNBOUNDED else None
+            return ("every key rests", rests) if rests < UNBOUNDED else ("its provider refuses every key", None)
         return "at its limit of streams at once", _AGAIN_S
 
     def begin(self, now: float, tokens: int = 0, words: frozenset[str] = NO_WORDS) -> Trial | Failure:

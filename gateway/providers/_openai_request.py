@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.core.chat import ImagePart, OpaquePart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
+from gateway.core.chat import ImagePart, OpaquePart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart, joined
 from gateway.core.errors import Category, ProviderError
 from gateway.providers._openai_chunks import DIALECT
 from gateway.providers._translate import refuse_own, untranslatable
@@ -197,7 +197,7 @@ def _turn(message: Message, parts: tuple[Part, ...], quirks: Quirks, where: str)
         turn["name"] = message.name
     content = [_content(part, where) for part in parts if not isinstance(part, ToolCallPart | ReasoningPart)]
     plain = all(part["type"] == "text" for part in content)
-    turn["content"] = "".join(part["text"] for part in content) if plain else content
+    turn["content"] = joined(parts, role) if plain else content
     thought = "".join(part.text for part in parts if isinstance(part, ReasoningPart))
     if thought and quirks.reasoning is not None:
         turn[quirks.reasoning] = thought

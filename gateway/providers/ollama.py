@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.core.chat import ImagePart, Message, OpaquePart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
+from gateway.core.chat import (
+    ImagePart,
+    Message,
+    OpaquePart,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    joined,
+)
 from gateway.core.errors import Category, ProviderError
 from gateway.providers import _ollama_errors as errors
 from gateway.providers._account import request_headers, secrets_of, url_below
@@ -172,12 +181,11 @@ def _turn(message: Message, parts: tuple[Any, ...], where: str) -> dict[str, Any
     if message.name and message.role != "tool":
         raise untranslatable(f"{where}.name", WIRE_NAME)
     turn: dict[str, Any] = {"role": "user" if message.role == "tool" else message.role}
-    texts: list[str] = []
     members: dict[str, list[Any]] = {"thinking": [], "images": [], "tool_calls": []}
     for part in parts:
         match part:
-            case TextPart(text=text):
-                texts.append(text)
+            case TextPart():
+                pass
             case ReasoningPart(text=text):
                 members["thinking"].append(text)
             case ImagePart(url=url):
@@ -188,7 +196,7 @@ def _turn(message: Message, parts: tuple[Any, ...], where: str) -> dict[str, Any
                 raise untranslatable(f"{where}.content of type {kind!r}", WIRE_NAME)
             case _:
                 raise ProviderError(Category.BAD_REQUEST, f"{type(part).__name__} cannot stand in a turn's content")
-    turn["content"] = "".join(texts)
+    turn["content"] = joined(parts, message.role)
     turn.update({name: value for name, value in members.items() if value})
     if "thinking" in turn:
         turn["thinking"] = "".join(turn["thinking"])

@@ -120,7 +120,7 @@ def test_nesting_as_deep_as_real_schemas_is_fine() -> None:
         ({"stream": "yes"}, "stream"),
         ({"stream": 1}, "stream"),
         ({"stream": True, "stream_options": []}, "stream_options"),
-        ({"stream": True, "stream_options": {"include_usage": "yes"}}, "include_usage"),
+        ({"stream": True, "stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
         ({"n": 0}, "n"),
         ({"n": 1.5}, "n"),
         ({"n": True}, "n"),

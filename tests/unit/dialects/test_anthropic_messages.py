@@ -151,8 +151,10 @@ def test_blocks() -> None:
     ],
 )
 def test_blocks_of_this_dialect_alone(block: dict[str, Any]) -> None:
-    """A block that no other dialect has is kept whole, as an opaque part."""
-    assert turn(block).messages[0].parts == (OpaquePart(kind=block["type"], data=block),)
+    """A block that no other dialect has is kept whole, as an opaque part, and refused there by its caller's path."""
+    request = parsed(system="Be brief.", messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, block]}])
+    assert request.messages[1].parts[1] == OpaquePart(kind=block["type"], data=block)
+    assert request.own == ("messages.0.content.1",)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,7 @@ def test_blocks_of_this_dialect_alone(block: dict[str, Any]) -> None:
         ({"tools": [{"name": "f", "input_schema": {}, "defer_loading": True}]}, "tools.0.defer_loading"),
         ({"tools": [{"name": "f", "input_schema": {}, "input_examples": [{}]}]}, "tools.0.input_examples"),
         ({"tool_choice": {"type": "auto", "x": 1}}, "tool_choice.x"),
+        ({"tool_choice": {"type": "tool", "name": "auto"}}, "tool_choice.name"),
         ({"thinking": {"type": "between_tools"}}, "thinking.type"),
         ({"thinking": {"type": "adaptive", "display": "sideways"}}, "thinking.display"),
         ({"output_config": {"x": 1}}, "output_config.x"),

@@ -136,7 +136,7 @@ def test_turns(turn: dict[str, Any], role: str, parts: tuple[Any, ...]) -> None:
         ({"response_format": "json"}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
         ({"stream_options": "x"}, "stream_options"),
-        ({"stream": True, "stream_options": {"include_usage": 1}}, "include_usage"),
+        ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
     ],
 )
 def test_refused(members: dict[str, Any], param: str) -> None:
@@ -198,6 +198,8 @@ def test_thoughts_and_images_of_tools() -> None:
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
         ({"tools": [{**FUNCTION, "x": 1}]}, "tools[0].x"),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "none"}}}, "tool_choice"),
+        ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0].content[0]"),
         ({"response_format": {"type": "grammar"}}, "response_format"),
         ({"messages": [{"role": "assistant", "refusal": "no"}]}, "messages[0].refusal"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"type": "custom"}]}]}, "messages[0].tool_calls[0]"),

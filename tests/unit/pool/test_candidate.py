@@ -108,6 +108,13 @@ def test_keys_take_turns_before_the_endpoint_is_left() -> None:
     assert found.keys.shown(20.0)[1]["rests_s"] == pytest.approx(281.0)
 
 
+def test_an_endpoint_whose_keys_are_refused_says_so() -> None:
+    """A key that its provider refuses does not rest: nobody is told to come back for it."""
+    found = candidate(keys=1)
+    begun(found, 0.0).failed(0.0, Failure(Category.PROVIDER_AUTH, "401"))
+    assert found.blocked(1.0) == ("its provider refuses every key", None)
+
+
 def test_a_working_key_is_kept() -> None:
     """Keys do not take turns without a reason: vendors' prompt caches belong to one."""
     found = candidate(keys=3)

@@ -157,7 +157,7 @@ def test_history() -> None:
     assert b'"arguments":{"n": 12345678901234567890, "a": 1}' in msgspec.json.encode(body)
     body["messages"][2].pop("tool_calls")
     assert body["messages"] == [
-        {"role": "system", "content": "ab"},
+        {"role": "system", "content": "a\nb"},
         {"role": "user", "content": "see", "images": ["iVBORw0KGgo="]},
         {"role": "assistant", "content": "go", "thinking": "t"},
         {"role": "tool", "content": "1", "tool_call_id": "c", "tool_name": "f"},

@@ -80,12 +80,12 @@ def test_any_json_object() -> None:
 
 
 def test_turns_are_translated() -> None:
-    """Texts are joined, images stand among them, calls keep id, name and arguments, names are kept."""
+    """Texts are joined by lines, an answer's without; images stand among them, calls keep all, names are kept."""
     call = ToolCallPart(id="c", name="f", arguments="{}")
     messages = (
         Message(role="system", parts=(TextPart(text="a"), TextPart(text="b")), name="boss"),
         Message(role="user", parts=(TextPart(text="a"), ImagePart(url="data:,", detail="low"))),
-        Message(role="assistant", parts=(TextPart(text="a"), call)),
+        Message(role="assistant", parts=(TextPart(text="a"), TextPart(text="b"), call)),
         Message(role="tool", parts=(ToolResultPart(id="c", text="1"), ToolResultPart(id="d", text="2"))),
         Message(role="assistant", parts=()),
     )
@@ -93,9 +93,9 @@ def test_turns_are_translated() -> None:
     shown = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     sent = request_body(ChatRequest(dialect="other", model="route", messages=messages), "gpt")["messages"]
     assert sent == [
-        {"role": "system", "name": "boss", "content": "ab"},
+        {"role": "system", "name": "boss", "content": "a\nb"},
         {"role": "user", "content": [{"type": "text", "text": "a"}, image]},
-        {"role": "assistant", "content": "a", "tool_calls": [shown]},
+        {"role": "assistant", "content": "ab", "tool_calls": [shown]},
         {"role": "tool", "tool_call_id": "c", "content": "1"},
         {"role": "tool", "tool_call_id": "d", "content": "2"},
         {"role": "assistant", "content": ""},
