@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from gateway.api.paths import ANTHROPIC_VERSION, REQUEST_ID, dialect_of, instead_of
 from gateway.core.errors import RequestError
@@ -60,11 +62,18 @@ async def _http(request: Request, error: Exception) -> Response:
             hint = instead_of(request.url.path)
             message, code = f"{where:.256} is not served here" + (f"; {hint}" if hint else ""), "not_found"
         case 405:
-            allow = headers.get("Allow") or headers.get("allow") or ""
+            headers["Allow"] = allow = _allowed(request)
             message, code = f"{where:.256} is not allowed; allowed: {allow}", "method_not_allowed"
         case _:
             message, code = f"{where:.256}: {status}", "http_error"
     return response(request, RequestError(message, status=status, code=code, headers=headers))
+
+
+def _allowed(request: Request) -> str:
+    """All methods of a path; the framework names those of its first route only."""
+    path: str = request.scope["path"]
+    meant = (route for route in iter_route_contexts(request.app.routes) if compile_path(str(route.path))[0].match(path))
+    return ", ".join(sorted({method for route in meant for method in route.methods or ()}))
 
 
 async def _validation(request: Request, error: Exception) -> Response:

@@ -25,11 +25,14 @@ def router(services: Services) -> APIRouter:
     async def root() -> JSONResponse:
         return JSONResponse({"service": "atlas", "version": __version__, "docs": "/docs"})
 
+    @routes.head("/livez", include_in_schema=False, dependencies=anybody)
     @routes.get("/livez", summary="The process answers", dependencies=anybody)
     async def livez() -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
+    @routes.head("/readyz", include_in_schema=False, dependencies=anybody)
     @routes.get("/readyz", summary="New streams are accepted", dependencies=anybody)
+    @routes.head("/healthz", include_in_schema=False, dependencies=anybody)
     @routes.get("/healthz", include_in_schema=False, dependencies=anybody)
     async def readyz() -> JSONResponse:
         ready = services.pipeline.tasks is not None and not services.pipeline.draining

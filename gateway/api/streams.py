@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 MAX_CONTROL_BODY = 4096
 MAX_REASON = 200
 _ETAG = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
+_AT_FAULT = re.compile(r"(?:at `\$\.|unknown field `)([^`]+)`$")
 
 
 class _ControlBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -237,7 +238,8 @@ async def _asked(request: Request) -> _Asked:
         body = msgspec.convert(decode_object(raw), _ControlBody) if raw.strip() else _ControlBody()
     except msgspec.ValidationError as error:
         msg = f"the body is {{reason?: string, wait_s?: 0..10}}: {error}"
-        raise RequestError(msg, code="invalid_body") from error
+        at_fault = _AT_FAULT.search(msg)
+        raise RequestError(msg, code="invalid_body", param=at_fault and at_fault[1]) from error
     if body.reason is not None and len(body.reason) > MAX_REASON:
         msg = f"reason is at most {MAX_REASON} characters, got {len(body.reason)}"
         raise RequestError(msg, param="reason", code="invalid_value")

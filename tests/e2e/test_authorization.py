@@ -64,7 +64,7 @@ TABLE: dict[tuple[str, str], Row] = {
         for method in ("GET", "HEAD")
         for path in ("/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
     },
-    **{("GET", path): Row(OPEN) for path in ("/livez", "/readyz", "/healthz")},
+    **{(method, path): Row(OPEN) for method in ("GET", "HEAD") for path in ("/livez", "/readyz", "/healthz")},
 }
 
 OWN, OTHER = made("a"), made("b")

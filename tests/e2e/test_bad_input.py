@@ -238,6 +238,34 @@ def test_wrong_methods_and_routes(method: str, path: str, status: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/v1/streams/str_x", "DELETE, GET"), ("/v1/streams", "GET"), ("/livez", "GET, HEAD"), (CHAT, "POST")],
+)
+def test_all_methods_of_a_path_are_named(path: str, methods: str) -> None:
+    """A 405 names every method that the path has."""
+
+    async def scenario() -> None:
+        async with house() as it:
+            answer = await it.call("PATCH", path)
+            assert (answer.status, answer.headers["allow"]) == (405, methods)
+            assert f"allowed: {methods}" in answer.json["error"]["message"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz"])
+def test_probes_may_ask_for_the_head_alone(path: str) -> None:
+    """Monitors that send HEAD learn what GET would say."""
+
+    async def scenario() -> None:
+        async with house() as it:
+            answer = await it.call("HEAD", path)
+            assert (answer.status, answer.body) == (200, b"")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
     ("path", "hint"),
     [
         ("/v1/responses", "; use /v1/chat/completions"),
