@@ -25,7 +25,7 @@ from gateway.dialects.catalog import DIALECTS
 from gateway.pool.capability import NOTHING, Needs
 from gateway.pool.continuation import Level
 from gateway.streams.ground import Ground
-from gateway.streams.journal import Entry, ExpiredStream, JournalFull, JournalUnavailable, UnknownStream
+from gateway.streams.journal import Entry, ExpiredStream, JournalFull, JournalUnavailable, StreamTaken, UnknownStream
 from gateway.streams.lifecycle import Record
 from gateway.streams.reader import Reader
 from gateway.streams.session import Session
@@ -127,6 +127,12 @@ class Pipeline:
         Raises:
             RequestError: 404 unknown model, 422 key with another body, 429 journal full, 503 full or shutting down.
         """
+        try:
+            return await self._open(request, raw, principal, options)
+        except JournalFull as error:
+            raise _unavailable("too many streams are open", 429, "journal_full", "5") from error
+
+    async def _open(self, request: ChatRequest, raw: bytes, principal: Principal, options: Options) -> Opened:
         self.routes.find(request.model)
         sid = new_sid()
         key = None
@@ -212,8 +218,9 @@ class Pipeline:
         """The log's entry 0, and whether it is durable."""
         try:
             return await self.journal.create(record, start, kept), True
-        except JournalFull as error:
-            raise _unavailable("too many streams are open", 429, "journal_full", "5") from error
+        except StreamTaken as error:
+            msg = "another replica held this one for dead and has taken the stream over; try again"
+            raise _unavailable(msg, 503, "owner_lost", RETRY_ELSEWHERE_S) from error
         except JournalUnavailable:
             if not self._ground.policy.degrade:
                 raise

@@ -117,6 +117,10 @@ class JournalFull(JournalError):
     """No room for another stream: the journal is full of live ones."""
 
 
+class StreamTaken(JournalError):
+    """A stream that was to be created is somebody else's: whoever was silent for a lease finds it claimed."""
+
+
 class JournalUnavailable(JournalError):
     """The journal was not reached, or did not answer in time: what was asked has happened, or has not."""
 
@@ -165,6 +169,7 @@ class Journal(Protocol):
 
         Raises:
             JournalFull: when there is no room.
+            StreamTaken: it exists, and belongs to somebody else.
         """
         ...
 

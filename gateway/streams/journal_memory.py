@@ -18,10 +18,10 @@ from gateway.streams.journal import (
     Appended,
     Entry,
     ExpiredStream,
-    JournalError,
     JournalFull,
     Known,
     Page,
+    StreamTaken,
     UnknownStream,
 )
 from gateway.streams.lifecycle import Answer, Record, Step, apply, end_without_log
@@ -86,8 +86,7 @@ class MemoryJournal:
     async def create(self, record: Record, start: Start, request: bytes | None = None) -> Entry:
         """Make a log with its entry 0; a request counts as its entries do."""
         if record.sid in self._deleted:
-            msg = f"there was a stream {record.sid} already"
-            raise JournalError(msg)
+            raise StreamTaken(record.sid)
         entry = Entry.of_control(record.gen, 0, start)
         extra = len(request or b"")
         if not self._make_room(len(entry.data) + ENTRY_OVERHEAD + extra) or not self._make_record_room():

@@ -34,6 +34,7 @@ from gateway.streams.journal import (
     JournalUnavailable,
     Known,
     Page,
+    StreamTaken,
     UnknownStream,
 )
 from gateway.streams.lifecycle import Answer, Op, Outcome, Record, Step
@@ -134,8 +135,7 @@ class RedisJournal:
             ),
         )  # fmt: skip
         if made == b"taken":
-            msg = f"there is a stream {record.sid} already"
-            raise JournalError(msg)
+            raise StreamTaken(record.sid)
         return entry
 
     def append(self, sid: str, entry: Entry, settled: Callable[[Appended], None]) -> None:

@@ -279,7 +279,7 @@ class Session:
             self._left.hurried.set()
         if self._is_over:
             hurry(self.source)
-        elif self._task is not None:
+        elif self._task is not None and self._wanted is None:
             self._task.cancel()
 
     def hand_over(self) -> bool:
@@ -287,7 +287,7 @@ class Session:
 
         What was read and is not in the log yet is dropped; readers here are reset once `closed` is set.
         """
-        if self._is_over or self.end is not None or not self.channel.durable or self._task is None:
+        if self._is_over or self._wanted or self.end or not self.channel.durable or self._task is None:
             return False
         self.interrupt_by(HandedOver("this replica shuts down"))
         return True
@@ -297,8 +297,8 @@ class Session:
         self.interrupt_by(ProviderError(category, message))
 
     def interrupt_by(self, error: Exception) -> None:
-        """Close the source and go on as if it had raised `error`."""
-        if self._stop is None and not self._is_over and self._task is not None:
+        """Close the source and go on as if it had raised `error`; an end that is on its way is not given up for it."""
+        if self._stop is None and self._wanted is None and not self._is_over and self._task is not None:
             self._stop = error
             self._task.cancel()
 

@@ -193,6 +193,44 @@ def test_a_slow_redis_costs_time_only(server: RedisServer) -> None:
     run(scenario())
 
 
+def test_a_full_redis(server: RedisServer) -> None:
+    """Where Redis has no memory left new streams are a 429, with an idempotency key too; then all is well again."""
+
+    async def scenario() -> None:
+        async with house(Plan(tokens=TOKENS), journal={"kind": "redis", "url": server.url}) as it:
+            with server.client() as client:
+                client.config_set("maxmemory", 1)
+                try:
+                    for headers in ({}, {"idempotency-key": "k1"}):
+                        refused = await it.ask(headers)
+                        assert (refused.status, refused.json["error"]["code"]) == (429, "journal_full")
+                        assert refused.headers["retry-after"]
+                finally:
+                    client.config_set("maxmemory", 0)
+            assert (await it.ask({"idempotency-key": "k1"})).status == 200
+
+    run(scenario())
+
+
+def test_a_stream_that_was_claimed_while_it_began(server: RedisServer) -> None:
+    """Who was silent for so long that its newborn stream has another owner says 503, which SDKs repeat."""
+
+    async def scenario() -> None:
+        async with place(server, Plan(tokens=TOKENS)) as (it, proxy):
+            proxy.refuse_behind(b"on_expiry")
+            asking = asyncio.ensure_future(it.ask())
+            await eventually(lambda: server.names("*:m"), what="the stream to be created")
+            with server.client() as client:
+                client.hset(server.names("*:m")[0], "owner", "other-1")
+            proxy.refuse(refusing=False)
+            refused = await asking
+            assert (refused.status, refused.json["error"]["code"]) == (503, "owner_lost")
+            assert refused.headers["retry-after"]
+            assert it.up.requests == []
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_log_that_is_evicted(server: RedisServer, streamed: bool) -> None:
     """When Redis lost a log under its stream, everybody who reads it is told, here and elsewhere, and nothing waits."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.errors import Category, ProviderError
 from gateway.core.events import End, Finish, Pause, Resume, Start, State, Text
 from gateway.streams.ground import Policy
 from gateway.streams.journal import (
@@ -23,7 +24,7 @@ from gateway.streams.journal import (
 from gateway.streams.journal_memory import MemoryJournal
 from gateway.streams.lifecycle import Answer, Op, Step
 from gateway.streams.session import Session
-from gateway.upstream.contract import Batch
+from gateway.upstream.contract import Batch, Timeouts
 from tests.unit.streams.world import TENANT, Log, Owned, Said, World, follow, looped, text, turns, words_of
 
 STOP: Batch = [Finish(0, "stop")]
@@ -264,6 +265,22 @@ async def test_the_end_waits_for_the_last_acknowledgement() -> None:
     await settled(stream)
     assert (await stream.over()).state is State.COMPLETED
     assert await stream.words() == "a"
+
+
+@pytest.mark.parametrize("late", ["deadline", "shutdown"])
+@looped
+async def test_nothing_comes_between_a_stream_and_its_end(late: str) -> None:
+    """A deadline or a shutdown while an end waits for the journal leaves no record that runs for ever without owner."""
+    stream, source, _ = await begun(text("a"), ProviderError(Category.STREAM_BROKEN, "the connection broke"))
+    source.timeouts = Timeouts(idle_s=1)
+    if late == "deadline":
+        await stream.world.beat(2)
+    else:
+        stream.session.shut_down()
+    await settled(stream)
+    end = await stream.over()
+    assert (end.state, end.reason) == (State.FAILED, "stream_broken")
+    assert [each.reason for each in stream.world.settled] == ["stream_broken"]
 
 
 @looped
