@@ -47,6 +47,7 @@ LINGER_S = 2.0
 FLUSH_S = 2.0
 HARD_LIMIT_S = 10.0
 BEAT_S = 1.0
+LOOKS = 32
 
 
 def server_config(app: Any) -> uvicorn.Config:
@@ -161,8 +162,10 @@ class Server(uvicorn.Server):
         """What is due every second, also while it drains: the Date header, and clients that owe something."""
         while True:
             await self.on_tick(0)
-            for connection in self._connections():
+            for number, connection in enumerate(self._connections(), 1):
                 connection.look()
+                if not number % LOOKS:
+                    await asyncio.sleep(0)  # a thousand that are parted from at once would hold all others up
             await asyncio.sleep(BEAT_S)
 
     async def _reload_when_told(self) -> None:
