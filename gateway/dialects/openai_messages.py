@@ -27,10 +27,9 @@ _ROLES: dict[str, Role] = {
     "function": "tool",
 }
 _REASONING = ("reasoning_content", "reasoning")
-# The last three are what vendors add to their answers and clients send back: nothing follows from them.
-_TURN = frozenset(
-    {"role", "content", "name", "tool_calls", "tool_call_id", *_REASONING, "reasoning_details", "annotations", "index"}
-)
+_TURN = frozenset({"role", "content", "refusal", "name", "tool_calls", "tool_call_id", *_REASONING})
+# What vendors add to their answers and clients send back: nothing follows from it.
+_ECHOED = frozenset({"reasoning_details", "annotations", "index", "channel"})
 _TEXT = frozenset({"type", "text", "cache_control"})
 _IMAGE = frozenset({"type", "image_url", "cache_control"})
 _IMAGE_URL = frozenset({"url", "detail"})
@@ -57,8 +56,8 @@ def _message(message: Any, where: str, own: list[str]) -> Message:
     role = _ROLES.get(named) if isinstance(named, str) else None
     if role is None:
         raise bad(f"{where}.role must be one of {', '.join(_ROLES)}, got {named!r:.64}", f"{where}.role")
-    own += beyond(members, _TURN, where)
-    parts = _parts(members.get("content"), f"{where}.content", own)
+    own += beyond(members, _TURN | _ECHOED, where)
+    parts = _parts(members.get("content"), f"{where}.content", own) + _refused(members, where)
     if role == "tool":
         if named == "function":
             own.append(f"{where}.role")
@@ -79,6 +78,12 @@ def _thoughts(members: Body) -> tuple[Part, ...]:
     return (ReasoningPart(text=found),) if isinstance(found, str) else ()
 
 
+def _refused(members: Body, where: str) -> tuple[Part, ...]:
+    """What the assistant said when it refused: to every other dialect a text like any other."""
+    refusal = optional(members, "refusal", str, where)
+    return (TextPart(text=refusal),) if refusal else ()
+
+
 def _parts(content: Any, where: str, own: list[str]) -> tuple[Part, ...]:
     if content is None:
         return ()
@@ -96,6 +101,8 @@ def _part(part: Any, where: str, own: list[str]) -> Part:
     match members:
         case {"type": "text", "text": str(text)}:
             own += beyond(members, _TEXT, where)
+            return TextPart(text=text)
+        case {"type": "refusal", "refusal": str(text)}:
             return TextPart(text=text)
         case {"type": "text"}:
             raise bad(f"{where}.text must be a string", f"{where}.text")

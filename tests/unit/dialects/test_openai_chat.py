@@ -84,6 +84,8 @@ def test_settings(members: dict[str, Any], name: str, value: Any) -> None:
             (ToolCallPart(id="c", name="f", arguments="{}"),),
         ),
         ({"role": "assistant", "content": None, "tool_calls": [{"type": "custom"}]}, "assistant", ()),
+        ({"role": "assistant", "content": None, "refusal": "no"}, "assistant", (TextPart(text="no"),)),
+        ({"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, "assistant", (TextPart(text="no"),)),
         ({"role": "tool", "tool_call_id": "c", "content": "1"}, "tool", (ToolResultPart(id="c", text="1"),)),
         ({"role": "function", "name": "f", "content": "1"}, "tool", (ToolResultPart(id="", text="1"),)),
     ],
@@ -201,7 +203,7 @@ def test_thoughts_and_images_of_tools() -> None:
         ({"tool_choice": {"type": "function", "function": {"name": "none"}}}, "tool_choice"),
         ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0].content[0]"),
         ({"response_format": {"type": "grammar"}}, "response_format"),
-        ({"messages": [{"role": "assistant", "refusal": "no"}]}, "messages[0].refusal"),
+        ({"messages": [{"role": "assistant", "a_new_one": "no"}]}, "messages[0].a_new_one"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"type": "custom"}]}]}, "messages[0].tool_calls[0]"),
         ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "tool", "content": [{"type": "file"}]}]}, "messages[0].content[0]"),
@@ -223,6 +225,8 @@ def test_what_only_this_dialect_can_say(members: dict[str, Any], path: str) -> N
         {"prompt_cache_key": "k", "safety_identifier": "s", "stream_options": {"include_usage": True}},
         {"logprobs": False, "top_logprobs": 0, "logit_bias": {}, "modalities": ["text"], "verbosity": "medium"},
         {"audio": None},
+        {"messages": [{"role": "assistant", "content": "a", "channel": "final", "annotations": [], "index": 0}]},
+        {"messages": [{"role": "assistant", "content": None, "refusal": "no"}]},
     ],
 )
 def test_hints(members: dict[str, Any]) -> None:
