@@ -138,9 +138,8 @@ class StreamRoutes:
         _only(request, {"choice", PARAMETER})
         tenant = _tenant(request)
         page = await self._control.page(stream_id, tenant, max_bytes=1)
-        reader = Reader(
-            self._services.pipeline.hub.join(page), self._services.pipeline.hub, self._services.pipeline.journal
-        )
+        pipeline = self._services.pipeline
+        reader = Reader(pipeline.hub.as_of(page), pipeline.hub, pipeline.journal)
         parts: list[str] = []
         try:
             while reader.behind:

@@ -285,6 +285,12 @@ class Hub:
             self.fleet.follow(channel)  # again, if it could not be followed for a while
         return channel
 
+    def as_of(self, page: Page) -> Channel:
+        """The channel that a reader joins; one for nobody else where what is known here is older than the page."""
+        channel = self.join(page)
+        is_older = channel.durable and channel.limit < page.record.servable(page.tail)
+        return Channel.of(page) if is_older else channel
+
     @property
     def request_bytes(self) -> int:
         """Of the requests of all streams that are owned here."""

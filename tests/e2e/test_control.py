@@ -12,6 +12,7 @@ import pytest
 from gateway.core.principal import Principal
 from gateway.dialects.openai_chat import parse
 from gateway.pipeline import Options
+from gateway.streams.lifecycle import Op, Step
 from tests.e2e.house import House, ask, house, run, sid_of
 from tests.support.chaos import Gate, Plan, tokens_seen
 from tests.support.clock import ManualClock
@@ -77,6 +78,25 @@ def test_paused_stream_is_the_same_text() -> None:
             folded = fold(await answer.read())
             assert (folded.text, folded.finish, folded.done) == (plan.text(), "stop", True)
             assert len(folded.ids) == 1
+
+    run(scenario())
+
+
+def test_the_text_is_as_new_as_the_status() -> None:
+    """A text that is asked for behind an acknowledged pause ends at it, although readers here have yet to hear of it."""
+
+    async def scenario() -> None:
+        gate = Gate()
+        async with house(Plan(tokens=8, gate=gate)) as it, held(it, gate) as answer:
+            sid = sid_of(answer)
+            journal = it.app.services.pipeline.journal  # as another replica does, whose hint is lost
+            paused, _ = await journal.step(sid.removeprefix("str_"), Step(op=Op.PAUSE, op_id="there"))
+            got = (await it.call("GET", f"/v1/streams/{sid}/text")).json
+            assert got["seq"] == paused.seq == (await it.status(sid))["seq"]
+            assert tokens_seen(1, got["text"]) == 1
+            assert (await it.control(sid, "resume")).status == 200
+            gate.open()
+            assert fold(await answer.read()).done
 
     run(scenario())
 
