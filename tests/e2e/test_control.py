@@ -83,7 +83,7 @@ def test_paused_stream_is_the_same_text() -> None:
 
 
 def test_the_text_is_as_new_as_the_status() -> None:
-    """A text that is asked for behind an acknowledged pause ends at it, although readers here have yet to hear of it."""
+    """A text asked for behind an acknowledged pause ends at it, although readers here have yet to hear of it."""
 
     async def scenario() -> None:
         gate = Gate()
