@@ -215,6 +215,11 @@ class ChunkDecoder(Skipping):
         for position, fragment in enumerate(_objects(fragments, "tool_calls")):
             function = _members(fragment.get("function"))
             place, call_id = _place(fragment.get("index"), position), _text(fragment.get("id"))
+            kind = _text(fragment.get("type"))
+            if kind not in {None, "function"}:  # of a custom tool, which no other dialect can have asked for
+                index, _ = calls.take(place, call_id, kind, "")
+                unknown.append({**fragment, "index": index})
+                continue
             arguments = _arguments(function.get("arguments"))
             index, said = calls.take(place, call_id, _text(function.get("name")), arguments)
             if said is not None:

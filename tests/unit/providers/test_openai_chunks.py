@@ -63,6 +63,25 @@ def test_parallel_calls_by_index() -> None:
     ) == [(0, "a", "f", "{1}"), (1, "b", "g", "{2}")]
 
 
+def test_calls_of_custom_tools() -> None:
+    """A call of a custom tool stays as it came, id and type with it, and is counted among the others."""
+    began = {"index": 1, "id": "b", "type": "custom", "custom": {"name": "p", "input": ""}}
+    further = {"index": 1, "custom": {"input": "print("}}
+    found = events(
+        calls(fragment("{}", 0, "a", "f")),
+        calls(began),
+        calls(further),
+        calls(fragment("{}", 2, "c", "g")),
+        chunk(reason="tool_calls"),
+    )
+    assert [event for event in found if isinstance(event, ToolCall)] == [
+        ToolCall(0, 0, "{}", "a", "f"),
+        ToolCall(0, 2, "{}", "c", "g"),
+    ]
+    patches = [event.patch for event in found if isinstance(event, Extra) and event.content]
+    assert patches == [{"delta": {"tool_calls": [began]}}, {"delta": {"tool_calls": [further]}}]
+
+
 def test_parallel_calls_that_all_say_index_0() -> None:
     """A new id begins a new call, whatever its index, and what follows belongs to it."""
     assert called(
