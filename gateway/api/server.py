@@ -31,6 +31,24 @@ MAX_HELD = 16_384
 NOTHING_ASKED: Any = {"path": "", "headers": ()}
 
 
+class _UntilClosed(int):
+    """A length that any body has: HTTP/1.0 knows no chunks (RFC 9112, 6.1), there a body ends with the connection."""
+
+    def __lt__(self, _: object) -> bool:
+        return False
+
+    def __sub__(self, _: object) -> _UntilClosed:
+        return self
+
+    def __ne__(self, _: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
+UNTIL_CLOSED = _UntilClosed()
+
+
 class Protocol(HardenedProtocol):
     """Puts itself into the scope as the extension `atlas.connection`."""
 
@@ -44,6 +62,8 @@ class Protocol(HardenedProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Begin to answer a request, unless the gate has it wait or turns it away."""
         gate = self._gate
+        if cycle.scope["http_version"] == "1.0":
+            cycle.chunked_encoding, cycle.expected_content_length = False, UNTIL_CLOSED
         if gate is not None:
             gate.silent.pop(self, None)
         if gate is None or cycle.scope["path"] not in gate.paths or gate.lets_in() or cycle.scope["method"] != "POST":

@@ -315,6 +315,25 @@ def test_old_version() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_old_version_knows_no_chunks(stream: bool) -> None:
+    """An answer of unknown length to HTTP/1.0 is bare and ends with the connection (RFC 9112, 6.1)."""
+
+    async def scenario() -> None:
+        async with house() as it, it.client() as client:
+            body = json.dumps(ask(stream=stream)).encode()
+            head = POST.replace(b"1.1", b"1.0") + HOST + b"Content-Length: %d\r\n\r\n" % len(body)
+            await client.send(head + body)
+            answer = await client.head()
+            assert "transfer-encoding" not in answer.headers
+            assert answer.headers["connection"] == "close"
+            data = await answer.read()
+            assert data.startswith(b"data: {" if stream else b"{")
+            assert data.endswith(b"data: [DONE]\n\n" if stream else b"}")
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     "rubbish",
     [
