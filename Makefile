@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help setup serve otel demo test chaos check bench lock clean .redis .nginx .prometheus
+.PHONY: help setup serve otel demo test chaos check bench lock clean .redis .nginx .prometheus .mypy .pyright .lint .layers
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,10 +58,19 @@ chaos: $(BIN)/.dev .redis .nginx ## the tests of several replicas with the full 
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus >/dev/null; } || true
 
 check: $(BIN)/.dev ## lint, types, layers
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync .mypy .pyright .lint .layers
+
+.mypy:
+	@$(BIN)/mypy
+
+.pyright:
+	@$(BIN)/basedpyright --warnings
+
+.lint:
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/basedpyright --warnings
+
+.layers:
 	@$(BIN)/lint-imports
 
 bench: $(BIN)/.dev ## measure beside nginx in the same run; prints the tables of bench/RESULTS.md

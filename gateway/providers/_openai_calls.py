@@ -35,9 +35,11 @@ class _Call:
         """Whether its arguments are neither empty nor JSON."""
         said = "".join(self.said)
         try:
-            return bool(said.strip()) and _decode_raw(said) is None
+            if said.strip():
+                _decode_raw(said)
         except (msgspec.MsgspecError, RecursionError):
             return True
+        return False
 
     @property
     def is_whole(self) -> bool:
