@@ -101,7 +101,7 @@ def test_answers() -> None:
         if wrong:
             raise ExceptionGroup("wrongly answered", wrong)
 
-    run(scenario(), timeout=60)
+    run(scenario())
 
 
 @pytest.mark.parametrize(("body", "message"), [(b"x" * 200_000, "the provider answered 500"), (_LONG, "m" * 512)])

@@ -41,7 +41,7 @@ def test_the_advised_user_suffices() -> None:
                 denied = {(entry["reason"], entry["object"]) for entry in admin.acl_log()}
                 assert denied <= {("command", "config|get")}
 
-    run(scenario(), 20)
+    run(scenario())
 
 
 @pytest.mark.parametrize("command", ["GET other", "KEYS atlas:*", "FLUSHALL", "CONFIG GET requirepass", "SPUBLISH x y"])

@@ -29,7 +29,7 @@ MODEL = "chaos/any"
 MESSAGES: Any = [{"role": "user", "content": "Say it."}]
 
 
-def run(scenario: Coroutine[Any, Any, None], timeout: float = 10) -> None:
+def run(scenario: Coroutine[Any, Any, None], timeout: float = 60) -> None:
     """Runs a scenario on the event loop that the gateway is served with."""
     run_in_a_loop(scenario, timeout, fast=True)
 

@@ -171,7 +171,7 @@ def test_the_matrix() -> None:
             assert wrong == []
             assert asked == len(routes) * (1 + (len(ACTORS) - 1) * len(CARRIERS))
 
-    run(scenario(), timeout=60)
+    run(scenario())
 
 
 def test_the_matrix_of_tokens() -> None:
@@ -192,7 +192,7 @@ def test_the_matrix_of_tokens() -> None:
                     assert not shown or shown not in str(answer)
             assert wrong == []
 
-    run(scenario(), timeout=60)
+    run(scenario())
 
 
 async def token_of(it: House, sid: str) -> str:

@@ -440,7 +440,7 @@ def test_a_hundred_bad_requests_leave_nothing() -> None:
             assert it.channels == 0
             assert (await it.ask()).status == 200
 
-    run(scenario(), timeout=20)
+    run(scenario())
 
 
 async def _bad(it: House, n: int) -> None:

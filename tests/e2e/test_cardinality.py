@@ -20,7 +20,7 @@ def test_names_of_callers_make_no_series() -> None:
             assert await _series(it) == before
             assert not [name for name in before if "made-up" in name or "mock-fast-" in name]
 
-    run(scenario(), 20)
+    run(scenario())
 
 
 async def _made_up(it: House, mark: str) -> None:

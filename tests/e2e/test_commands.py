@@ -68,7 +68,7 @@ def test_streams_beyond_one_page_are_listed() -> None:
             found = (await atlas(it, "streams", "ls", "--limit", "103", "--json")).json
             assert len({each["id"] for each in found}) == 103
 
-    run(scenario(), 20)
+    run(scenario())
 
 
 def test_streams_are_paused_resumed_and_cancelled() -> None:
@@ -151,7 +151,7 @@ def test_ctrl_c_ends_the_loop_around_it() -> None:
             assert b"Traceback" not in await process.stderr.read()
             gate.open()
 
-    run(scenario(), 20)
+    run(scenario())
 
 
 def test_tail_survives_lost_connections() -> None:
@@ -177,7 +177,7 @@ def test_tail_survives_lost_connections() -> None:
             after = await atlas(it, "streams", "tail", sid, "--json", "--after", ids[-2])
             assert [json.loads(line)["id"] for line in after.lines] == ids[-1:]
 
-    run(scenario(), 20)
+    run(scenario())
 
 
 def test_tail_tells_how_a_stream_ended_by_its_exit_code() -> None:
@@ -351,7 +351,7 @@ def test_a_gateway_that_does_not_start(tmp_path: Path) -> None:
         assert await gateway.ended() == 1
         assert "Atlas does not start: Redis at 127.0.0.1:" in gateway.log
 
-    run(scenario(), 30)
+    run(scenario())
 
 
 def test_a_gateway_whose_words_nobody_reads(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_a_gateway_whose_words_nobody_reads(tmp_path: Path) -> None:
         line = f"{atlas_} serve --port {port} 2> {log} {nowhere}; exit ${{PIPESTATUS[0]}}"
         process = subprocess.Popen(["bash", "-c", line], env={"PATH": "/usr/bin:/bin"}, start_new_session=True)
         try:
-            run(eventually(lambda log=log: "Atlas 0" in log.read_text(), 20, "the start"), 30)  # type: ignore[misc]
+            run(eventually(lambda log=log: "Atlas 0" in log.read_text(), what="the start"))  # type: ignore[misc]
             os.killpg(process.pid, signal.SIGINT)
             assert process.wait(20) == 0, log.read_text()
         finally:

@@ -417,7 +417,7 @@ def test_cut_at_any_byte(how: str) -> None:
                 await asyncio.gather(*(_survives(it, at, how, plan) for at in range(first, first + 16 * 24, 16)))
             await eventually(lambda: it.channels == 0 and it.atlas.connections == 0)
 
-    run(scenario(), timeout=30)
+    run(scenario())
 
 
 def test_a_role_is_not_said_twice() -> None:
@@ -448,4 +448,4 @@ def test_a_hundred_at_once_leave_nothing() -> None:
                 assert (seen == 30) == folded.done
             await eventually(lambda: it.channels == 0)
 
-    run(scenario(), timeout=20)
+    run(scenario())

@@ -305,7 +305,7 @@ def test_headers_of_an_answer() -> None:
                     await raw.http_response.aread()
                 it.up.script = []
 
-    run(scenario(), timeout=15)
+    run(scenario())
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -398,4 +398,4 @@ def test_retries_of_the_sdk_are_told_when() -> None:
                 await client.chat.completions.create(model=MODEL, messages=MESSAGES)
             assert len(it.up.requests) == 3
 
-    run(scenario(), timeout=15)
+    run(scenario())

@@ -186,7 +186,7 @@ def test_burst() -> None:
             assert (await probe.request("GET", "/livez")).status == 200
             assert {(await one).status for one in asked} == {200}
 
-    run(scenario(), timeout=30)
+    run(scenario())
 
 
 def test_slow_loop() -> None:
@@ -225,7 +225,7 @@ def test_more_than_it_can_do(tmp_path: Path, wire: Wire) -> None:
             crowd.close()
             assert (after.good, after.sent) == (after.sent, after.sent)
 
-    run(scenario(), timeout=60)
+    run(scenario())
 
 
 def test_slow_sockets(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_slow_sockets(tmp_path: Path) -> None:
             assert sockets.left == 0
             assert (tally.good, tally.bad) == (tally.sent, 0)
 
-    run(scenario(), timeout=60)
+    run(scenario())
 
 
 SLOW_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost:"

@@ -471,8 +471,7 @@ def test_administrators_switch_endpoints() -> None:
             assert (probed["breaker"]["state"], probed["health"]["last"]) == ("half_open", "ok")
             assert it.up.others[-1].path == "/v1/models"
             assert await answered_by(it, plain) == "up"
-            it.up.refuse()
-            it.up.close_idle()
+            it.up.leave()
             probed = (await it.call("POST", "/v1/pool/up/probe", by)).json
             assert (probed["breaker"]["state"], probed["health"]["failing"]) == ("open", True)
             assert await answered_by(it, plain) == "up2"
@@ -489,8 +488,7 @@ def test_health_checks_run() -> None:
         own = {"health": {"interval_s": 0.02, "falls": 2, "rises": 2}}
         async with house(Plan(), Plan(), endpoint=own) as it:
             assert await answered_by(it) == "up"
-            it.up.refuse()
-            it.up.close_idle()
+            it.up.leave()
             await breaker_is(it, "open")
             assert await answered_by(it) == "up2"
             shown = (await pool_of(it))["up"]
@@ -506,7 +504,7 @@ def test_health_checks_run() -> None:
 
 async def breaker_is(it: House, state: str) -> None:
     """Returns when the first endpoint's breaker is in this state."""
-    for _ in range(200):
+    for _ in range(2000):
         if (await pool_of(it))["up"]["breaker"]["state"] == state:
             return
         await asyncio.sleep(0.01)

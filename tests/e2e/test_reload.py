@@ -290,7 +290,7 @@ def test_a_process_reloads(tmp_path: Path) -> None:
                 assert PEPPER not in gateway.log
                 assert await gateway.stop() == 0
 
-    run(scenario(), 30)
+    run(scenario())
 
 
 def test_a_signal_before_the_start_ends_nothing(tmp_path: Path) -> None:
@@ -300,14 +300,14 @@ def test_a_signal_before_the_start_ends_nothing(tmp_path: Path) -> None:
         gateway = GatewayProcess({}, tmp_path)
         gateway.spawn()
         try:
-            await eventually(lambda: _handles(gateway.pid), 10, "the handler")
+            await eventually(lambda: _handles(gateway.pid), what="the handler")
             gateway.signal(signal.SIGHUP)
-            await eventually(lambda: "serves http" in gateway.output or not gateway.running, 10, "the start")
+            await eventually(lambda: "serves http" in gateway.output or not gateway.running, what="the start")
             assert gateway.running, gateway.log
         finally:
             gateway.kill()
 
-    run(scenario(), 30)
+    run(scenario())
 
 
 def test_a_terminal_that_is_closed_ends_its_gateway(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_client_that_does_not_read_is_dropped() -> None:
             rest = await it.native(sid, f"?format=wire&skip_events={seen}")  # it comes back where it stood
             assert b"".join(block + b"\n\n" for block in whole.split(b"\n\n")[:seen]) + rest.body == whole
 
-    run(scenario(), timeout=20)
+    run(scenario())
 
 
 def test_a_slow_reader_slows_nobody() -> None:
@@ -53,7 +53,7 @@ def test_a_slow_reader_slows_nobody() -> None:
             assert (await it.status(sid_of(answer)))["state"] == "completed"
             assert fold(await answer.read()).text == LONG.text()
 
-    run(scenario(), timeout=20)
+    run(scenario())
 
 
 def test_a_whole_answer_that_is_not_read_is_dropped() -> None:
@@ -64,11 +64,11 @@ def test_a_whole_answer_that_is_not_read_is_dropped() -> None:
         async with house(plan, streams=SHORT) as it, it.client(receive_buffer=SMALL) as slow:
             answer = await slow.stream("POST", CHAT, json=ask(stream=False))
             assert answer.status == 200
-            await eventually(lambda: it.atlas.connections == 0, timeout=5, what="the client to be dropped")
+            await eventually(lambda: it.atlas.connections == 0, what="the client to be dropped")
             with pytest.raises(CutBodyError):
                 await answer.read()
 
-    run(scenario(), timeout=20)
+    run(scenario())
 
 
 def test_heartbeats_of_a_silent_stream() -> None:

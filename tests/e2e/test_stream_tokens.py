@@ -99,7 +99,7 @@ def test_only_this_stream_and_only_this_token() -> None:
             assert seen == {(401, "invalid_stream_token")}
             assert await code_of(it, f"/v1/streams/{sid}?token={token}") == (200, None)
 
-    run(scenario(), timeout=30)
+    run(scenario())
 
 
 def test_a_key_and_a_token_at_once() -> None:
@@ -164,7 +164,7 @@ def test_any_replica_knows_the_tokens_of_the_others(tmp_path: Path) -> None:
                 read = await it.call(reader, "GET", token.json["url"])
                 assert (read.status, b"event: end" in read.body) == (200, True), read
 
-    run(scenario(), timeout=60)
+    run(scenario())
 
 
 def test_pages_of_configured_origins_may_call() -> None:

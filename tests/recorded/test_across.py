@@ -57,7 +57,7 @@ def test_messages(recording: Recording, record_property: Any) -> None:
                 found = said.of_anthropic(await anthropic_message(clients.anthropic, ASKED, route_of(recording)))
                 assert found == _as_told(direct, found), f"in pieces of {size}"
 
-    run(both(), timeout=30)
+    run(both())
 
 
 @pytest.mark.parametrize("recording", replayed("stream", "anthropic", "ollama"))
@@ -79,7 +79,7 @@ def test_chat_completions(recording: Recording, record_property: Any) -> None:
                 found = said.of_openai(await openai_chunks(clients.openai, USAGE, route_of(recording)))
                 assert found == _as_told(direct, found), f"in pieces of {size}"
 
-    run(both(), timeout=30)
+    run(both())
 
 
 @pytest.mark.parametrize("recording", replayed("stream", *COMPATIBLE, "ollama"))
@@ -117,7 +117,7 @@ def test_cut(recording: Recording) -> None:
                 with pytest.raises(openai.APIError):
                     await openai_chunks(clients.openai, ASKED, route_of(recording))
 
-    run(ask(), timeout=30)
+    run(ask())
 
 
 def _as_told(direct: Said, found: Said) -> Said:

@@ -49,7 +49,7 @@ def test_stream(recording: Recording, record_property: Any) -> None:
                 assert found["model"] == route_of(recording)
                 assert _shared(found) == _shared(direct), f"in pieces of {size}"
 
-    run(both(), timeout=60)
+    run(both())
 
 
 @streams
@@ -65,7 +65,7 @@ def test_events(recording: Recording) -> None:
                 assert all(frame.event == frame.json["type"] for frame in frames)
                 assert _events(frames) == _events(data_frames(exchange.body)), f"in pieces of {size}"
 
-    run(both(), timeout=30)
+    run(both())
 
 
 @streams

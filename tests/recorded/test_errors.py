@@ -168,7 +168,7 @@ def test_through_atlas() -> None:
         if wrong:
             raise ExceptionGroup("wrongly answered", wrong)
 
-    run(scenario(), timeout=30)
+    run(scenario())
 
 
 def _plan(recording: Recording) -> Plan:

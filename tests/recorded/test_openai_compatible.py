@@ -53,7 +53,7 @@ def test_stream(recording: Recording, record_property: Any) -> None:
             options = {**(body.get("stream_options") or {}), "include_usage": True}
             assert clients.up.last.json == {**body, "stream_options": options}
 
-    run(both(), timeout=60)
+    run(both())
 
 
 @streams

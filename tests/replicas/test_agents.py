@@ -42,7 +42,7 @@ def test_a_run_is_controlled_from_another_replica(tmp_path: Path) -> None:
             text = (await it.call(it.b, "GET", f"/v1/streams/{sid}/text")).json["text"]
             assert text == ANSWER.text()
 
-    run(scenario(), 60)
+    run(scenario())
 
 
 def test_a_run_is_cancelled_from_another_replica(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_run_is_cancelled_from_another_replica(tmp_path: Path) -> None:
                 await worker.gone()
             assert time.monotonic() - at < 2
 
-    run(scenario(), 60)
+    run(scenario())
 
 
 @pytest.mark.parametrize("recovery", [False, True])
@@ -81,4 +81,4 @@ def test_a_run_whose_owner_dies_ends(tmp_path: Path, recovery: bool) -> None:
             )  # fmt: skip
             assert "hull" in json.dumps(frames[1].json)
 
-    run(scenario(), 60)
+    run(scenario())

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 Message = MutableMapping[str, Any]
 App = Callable[[Any, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
-_TIMEOUT_S = 5
+_TIMEOUT_S = 20
 
 
 class AsgiCall:

@@ -24,7 +24,7 @@ from tests.support.gate import Gate
 from tests.support.plan import AZURE_FIRST, OPENROUTER_COMMENT, Garbage, Plan, Tool, refusing
 from tests.support.provider_connection import ProviderConnection
 from tests.support.received import Received
-from tests.support.signals import Signal
+from tests.support.signals import PATIENCE_S, Signal
 from tests.support.truth import tokens_seen, truth, truth_token
 from tests.support.wires.anthropic import COUNT_PATH, counted
 
@@ -74,6 +74,7 @@ class ChaosProvider:
         self._errors: list[BaseException] = []
         self._numbers = itertools.count(1)
         self._server: asyncio.Server | None = None
+        self.leaves = False
 
     @property
     def base_url(self) -> str:
@@ -95,12 +96,12 @@ class ChaosProvider:
         """The newest chat request."""
         return self.requests[-1]
 
-    async def received(self, n: int = 1, timeout: float = 5) -> Received:
+    async def received(self, n: int = 1, timeout: float = PATIENCE_S) -> Received:
         """The nth chat request, counted from 1, once it is there."""
         await self.signal.until(lambda: len(self.requests) >= n, timeout, f"chat request {n}")
         return self.requests[n - 1]
 
-    async def all_closed(self, timeout: float = 5) -> None:
+    async def all_closed(self, timeout: float = PATIENCE_S) -> None:
         """Returns when no connection is open."""
         await self.signal.until(lambda: not self._connections, timeout, f"{self.open} connections to close")
 
@@ -120,6 +121,7 @@ class ChaosProvider:
     async def listen(self) -> None:
         """Accepts connections, on the same port as before."""
         loop = asyncio.get_running_loop()
+        self.leaves = False
         self._server = await loop.create_server(lambda: ProviderConnection(self), "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -128,6 +130,12 @@ class ChaosProvider:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    def leave(self) -> None:
+        """Nobody is served any more, until `listen`: refuses, and closes each connection once its answer is out."""
+        self.refuse()
+        self.leaves = True
+        self.close_idle()
 
     def close_idle(self) -> None:
         """Closes kept-alive connections that wait for a request, as vendors do without notice."""

@@ -1,6 +1,6 @@
 """A hand on the provider's tap: events flow one by one, when the test says so."""
 
-from tests.support.signals import Signal
+from tests.support.signals import PATIENCE_S, Signal
 
 
 class Gate:
@@ -9,7 +9,7 @@ class Gate:
     One permit lets one event of the answer (see `plan.Plan`) go. The test's calls wait at most `timeout` seconds.
     """
 
-    def __init__(self, permits: int = 0, *, timeout: float = 5) -> None:
+    def __init__(self, permits: int = 0, *, timeout: float = PATIENCE_S) -> None:
         self._permits, self._timeout = permits, timeout
         self._free = False
         self._waiting = self._entered = self._passed = 0

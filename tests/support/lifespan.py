@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support.asgi import App, Message
 
-_TIMEOUT_S = 5
+_TIMEOUT_S = 20
 
 
 class Lifespan:

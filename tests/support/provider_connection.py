@@ -54,6 +54,8 @@ class ProviderConnection(asyncio.Protocol):
             self._transport.set_write_buffer_limits(high=0)
         self.task = asyncio.get_running_loop().create_task(self._serve(), name="chaos connection")
         self.number = self.provider.connection_opened(self)
+        if self.provider.leaves:
+            self.abort()  # it was taken from the listener just before
 
     @property
     def socket(self) -> socket.socket:
@@ -140,9 +142,13 @@ class ProviderConnection(asyncio.Protocol):
         self.busy = False
         if received.plan.idle == "reset":
             await self.reset()
-        elif received.plan.idle == "close" or received.plan.framing == "close" or not _keeps_alive(received):
+        elif self._is_last(received):
             self.finish()
         return not self._closing
+
+    def _is_last(self, received: Received) -> bool:
+        closes = received.plan.idle == "close" or received.plan.framing == "close"
+        return closes or self.provider.leaves or received.headers.get("connection", "").lower() == "close"
 
     async def _end_as_cut(self, received: Received) -> bool:
         plan = received.plan
@@ -209,10 +215,6 @@ class ProviderConnection(asyncio.Protocol):
             body += (await self._take(size + 2))[:-2]
         await self._take_line()
         return body
-
-
-def _keeps_alive(received: Received) -> bool:
-    return received.headers.get("connection", "").lower() != "close"
 
 
 def _parsed(body: bytes) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tests.support.plan import Plan
-from tests.support.signals import Signal
+from tests.support.signals import PATIENCE_S, Signal
 
 Outcome = Literal["open", "complete", "cut", "reset", "ended", "left", "stopped"]
 
@@ -43,15 +43,15 @@ class Received:
     closed_by: Literal["peer", "provider"] | None = None
     closed_at: float | None = None
 
-    async def wrote(self, events: int, timeout: float = 5) -> None:
+    async def wrote(self, events: int, timeout: float = PATIENCE_S) -> None:
         """Returns when that many events went out in all."""
         await self.signal.until(lambda: self.events >= events, timeout, f"event {events} to be written")
 
-    async def answered(self, timeout: float = 5) -> Outcome:
+    async def answered(self, timeout: float = PATIENCE_S) -> Outcome:
         """Returns how it ended, once it did."""
         await self.signal.until(lambda: self.outcome != "open", timeout, "the answer's end")
         return self.outcome
 
-    async def gone(self, timeout: float = 5) -> None:
+    async def gone(self, timeout: float = PATIENCE_S) -> None:
         """Returns when the connection is closed: the provider saw it."""
         await self.signal.until(self.closed.is_set, timeout, "the connection to be closed")

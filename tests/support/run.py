@@ -14,7 +14,7 @@ async def _bounded(coro: Coroutine[Any, Any, T], timeout: float) -> T:
         return await coro
 
 
-def run(coro: Coroutine[Any, Any, T], timeout: float = 10, *, fast: bool = False) -> T:
+def run(coro: Coroutine[Any, Any, T], timeout: float = 60, *, fast: bool = False) -> T:
     """Runs `coro` in a loop of its own and returns what it returns.
 
     `timeout` is in seconds. `fast` takes uvloop, which the gateway runs on, in place of asyncio's own loop.

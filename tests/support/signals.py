@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+PATIENCE_S = 20.0  # how long what takes milliseconds may take, on a machine that is held up for seconds
+
 
 class Signal:
     """Wakes all who wait, who then look for themselves; one event loop, no lock needed."""
@@ -15,7 +17,7 @@ class Signal:
         self._event.set()
         self._event = asyncio.Event()
 
-    async def until(self, predicate: Callable[[], bool], timeout: float | None = 5, what: str = "it") -> None:
+    async def until(self, predicate: Callable[[], bool], timeout: float | None = PATIENCE_S, what: str = "it") -> None:
         """Returns once `predicate()` is true.
 
         Raises:
@@ -29,7 +31,7 @@ class Signal:
             raise TimeoutError(f"waited {timeout} s for {what}") from None
 
 
-async def eventually(predicate: Callable[[], bool], timeout: float = 2, what: str = "it") -> None:
+async def eventually(predicate: Callable[[], bool], timeout: float = PATIENCE_S, what: str = "it") -> None:
     """Polls, for facts that nobody rings for.
 
     Raises:

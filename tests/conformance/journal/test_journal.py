@@ -25,7 +25,7 @@ def test_journal(kind: str, name: str) -> None:
     opened, unsupported = subject_of(kind)
     if name in unsupported:
         pytest.skip(unsupported[name])
-    run(judge(ALL[name], opened), timeout=30)
+    run(judge(ALL[name], opened))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -51,8 +51,7 @@ class ChaoticSubject:
 
     def script(self, upstream: Upstream) -> Script:
         if isinstance(upstream, Unreachable):
-            self._up.refuse()
-            self._up.close_idle()
+            self._up.leave()
             return Script(model="nobody")
         name = next(self._names)
         self._up.plans[name] = plan = self._plan(upstream, name)

@@ -21,7 +21,7 @@ def test_provider(kind: str, name: str) -> None:
     opened, unsupported = subject_of(kind)
     if name in unsupported:
         pytest.skip(unsupported[name])
-    run(judge(CLAIMS[name], opened), timeout=30)
+    run(judge(CLAIMS[name], opened))
 
 
 @pytest.mark.parametrize("kind", KINDS)

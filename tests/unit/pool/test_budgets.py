@@ -73,7 +73,7 @@ def test_two_hundred_streams_on_three_replicas_stop_at_the_budget(kind: str) -> 
             assert limit - 200 <= spent <= limit
             assert await replicas[0].ledger.spent(tokens(limit)) == (spent, 0)
 
-    run(scenario(), timeout=60)
+    run(scenario())
 
 
 @pytest.mark.parametrize("size", [1, 7, 5000])
@@ -121,7 +121,7 @@ def test_no_chunk_waits_while_the_ledger_is_quicker_than_the_model() -> None:
             assert budgets.waits == 0
 
     shared_redis().flush()
-    run(scenario(), timeout=30)
+    run(scenario())
 
 
 def test_usd_is_held_to_the_limit() -> None:

@@ -293,4 +293,4 @@ def test_cut_at_every_byte() -> None:
                 assert error.category is C.STREAM_BROKEN
                 assert plan.text().startswith(text(events))
 
-    run(go(), timeout=30)
+    run(go())

@@ -74,7 +74,7 @@ async def log_of(journal: RedisJournal, sid: str) -> list[str]:
             for event in entry.events]  # fmt: skip
 
 
-async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
     """Waits for something that another task does."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110  another task's business

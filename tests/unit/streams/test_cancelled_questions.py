@@ -60,4 +60,4 @@ def test_no_answer_is_anothers() -> None:
             known = [(await journal.known(record.sid)).record for record in records]
             assert {record.state for record in known} == {State.RUNNING}
 
-    run(story(), timeout=60)
+    run(story())

@@ -128,7 +128,7 @@ async def _moved_under_way() -> None:
 
 def test_a_slot_moves_under_way() -> None:
     """While a slot moves its streams wait a little and go on at the new node; nothing is lost or doubled."""
-    run(_moved_under_way(), timeout=30)
+    run(_moved_under_way())
 
 
 async def _stuck() -> None:
@@ -154,7 +154,7 @@ async def _stuck() -> None:
 
 def test_a_slot_that_is_stuck_is_said() -> None:
     """A slot that hangs between two nodes is nobody's success: unknown, unavailable, and well again afterwards."""
-    run(_stuck(), timeout=30)
+    run(_stuck())
 
 
 # Masters that die.
@@ -193,7 +193,7 @@ async def _one_died() -> None:
 
 def test_a_dead_master_takes_only_its_own_streams_along() -> None:
     """What a dead node served is unknown and unavailable, all else goes on, and it is noticed when it is back."""
-    run(_one_died(), timeout=40)
+    run(_one_died())
 
 
 @contextmanager
@@ -255,7 +255,7 @@ async def _taken_over(servers: list[RedisServer], replica: RedisServer) -> None:
 def test_a_replica_takes_over() -> None:
     """When a replica becomes the master of a dead node's slots, its streams go on there, whole."""
     with cluster(3) as servers, with_replica(servers) as replica:
-        run(_taken_over(servers, replica), timeout=30)
+        run(_taken_over(servers, replica))
 
 
 async def _early() -> None:

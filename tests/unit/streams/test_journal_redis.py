@@ -96,7 +96,7 @@ def test_redis_decides_as_the_table_does(part: int) -> None:
     """Whatever is done in whatever order: answers, records and logs are those of the embedded journal."""
     for seed in range(25):
         try:
-            run(_both(100 * part + seed), timeout=20)
+            run(_both(100 * part + seed))
         except AssertionError as error:
             raise AssertionError(f"seed {100 * part + seed}: {error}") from error
 
@@ -206,7 +206,7 @@ def test_every_cursor_finds_its_entry() -> None:
         async with opened() as subject:
             await _paged(subject)
 
-    run(story(), timeout=20)
+    run(story())
 
 
 async def _forgotten() -> None:

@@ -80,7 +80,7 @@ async def _lose_each(*, silent: bool) -> None:
 @pytest.mark.parametrize("silent", [False, True], ids=["cut", "silent"])
 def test_every_reply_is_lost_once(silent: bool) -> None:
     """Whichever reply is lost, every answer is the same, and the log is what it would have been."""
-    run(_lose_each(silent=silent), timeout=60)
+    run(_lose_each(silent=silent))
 
 
 async def _each_late() -> None:
@@ -98,7 +98,7 @@ async def _each_late() -> None:
 
 def test_every_command_is_late_once() -> None:
     """A command that is sent again because it seemed lost does no harm when it is not."""
-    run(_each_late(), timeout=60)
+    run(_each_late())
 
 
 async def _late_in_mid_stream() -> None:

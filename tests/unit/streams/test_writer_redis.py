@@ -217,12 +217,12 @@ async def _stalled_behind() -> None:
 
 def test_what_waits_behind_a_stalled_pipeline_is_unknown_too() -> None:
     """What piled up behind a pipeline without answer is told in the same time, and the writer lives on."""
-    run(_stalled_behind(), timeout=20)
+    run(_stalled_behind())
 
 
 def test_an_append_without_answer_is_unknown() -> None:
     """A Redis that stands still is waited for no longer than agreed, and nobody is told a success."""
-    run(_stalled(), timeout=20)
+    run(_stalled())
 
 
 async def _restarted() -> None:
@@ -243,7 +243,7 @@ async def _restarted() -> None:
 
 def test_a_restart_of_redis_is_bridged() -> None:
     """A Redis that is killed and comes back with its log costs a pause, and nothing else."""
-    run(_restarted(), timeout=20)
+    run(_restarted())
 
 
 async def _out_of_memory() -> None:
@@ -264,7 +264,7 @@ async def _out_of_memory() -> None:
 
 def test_a_full_redis_can_be_controlled() -> None:
     """Out of memory: no new streams, appends wait, control goes through, and no log is given up."""
-    run(_out_of_memory(), timeout=20)
+    run(_out_of_memory())
 
 
 async def _read_only() -> None:
@@ -286,7 +286,7 @@ async def _read_only() -> None:
 
 def test_a_replica_is_not_written_to() -> None:
     """READONLY is no answer: what was asked is asked again until there is a master."""
-    run(_read_only(), timeout=20)
+    run(_read_only())
 
 
 # A real failover.
@@ -314,7 +314,7 @@ async def _promoted() -> list[str]:
 
 def test_a_failover_is_followed() -> None:
     """When the master dies and a sentinel makes the replica the master, every stream goes on there."""
-    assert run(_promoted(), timeout=40) == ["Start", "a", "b", "c", "Pause"]
+    assert run(_promoted()) == ["Start", "a", "b", "c", "Pause"]
 
 
 # What operators see.

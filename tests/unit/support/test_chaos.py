@@ -288,6 +288,29 @@ def test_idle_connections_are_closed_on_demand() -> None:
     check(scenario())
 
 
+def test_a_provider_leaves_politely() -> None:
+    """`leave` lets the answer under way out, then closes its connection too, and nobody gets in until `listen`."""
+
+    async def scenario() -> None:
+        gate = Gate(1)
+        async with ChaosProvider() as up, RawClient.to(up.base_url) as busy, RawClient.to(up.base_url) as idle:
+            await (await ask(idle)).read()
+            up.script = [Plan(gate=gate)]
+            stream = await ask(busy)
+            up.leave()
+            with pytest.raises(ConnectionRefusedError):
+                await RawClient.to(up.base_url).__aenter__()
+            assert up.open == 1
+            gate.open()
+            await stream.read()
+            await up.all_closed()
+            await up.listen()
+            async with RawClient.to(up.base_url) as third:
+                assert (await ask(third)).status == 200
+
+    check(scenario())
+
+
 def test_reader_that_does_not_read_is_felt() -> None:
     """Small buffers stop the provider's writing soon, and it says so."""
 

@@ -149,7 +149,7 @@ async def _mixed() -> None:
 
 def test_cancelled_requests_do_not_mix_replies() -> None:
     """Whoever stops waiting, everybody else gets the reply to their own question, and no connection is left."""
-    run(_mixed(), timeout=30)
+    run(_mixed())
 
 
 async def _errors() -> None:

@@ -285,7 +285,7 @@ def test_many_at_once() -> None:
             await made.aclose()
             await up.all_closed()
 
-    run(go(), timeout=30)
+    run(go())
 
 
 def test_slow_reader_stops_the_provider() -> None:
