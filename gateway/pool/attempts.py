@@ -2,8 +2,7 @@
 
 The commit point is the first semantic delta. Before it every failure is an invisible switch to the next attempt. After
 it an endpoint that can continue the partial answer takes over, if the route and the caller let it; else the failure
-goes up as it is. When all fail, the first error is the one reported, with every attempt listed; that an endpoint speaks
-another dialect than the caller's own members need is reported only when nothing else went wrong.
+goes up as it is. When all fail, one error is reported, with every attempt listed (`pool.reported`).
 
 An answer with `stream: false` has its commit point at its end: whatever fails before, it is begun anew elsewhere. Its
 log holds both legs all the same, since it says what happened and what each leg took: the second one's `leg` event
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.core.errors import MAX_MESSAGE, Category, Failure, ProviderError
+from gateway.core.errors import Category, Failure, ProviderError
 from gateway.core.events import RESTART, Leg
 from gateway.pool.answering import Answering
 from gateway.pool.asked import Asked
 from gateway.pool.capability import NOTHING
 from gateway.pool.continuation import MAX_LEGS, Level, Plan, may_continue, plan
 from gateway.pool.delivered import Delivered
+from gateway.pool.reported import REFUSALS, reported
 from gateway.pool.retry import MAX_ATTEMPTS, repeat_after_s
 from gateway.pool.splice import Going, Joint, Replayed, replay_bill
 from gateway.pool.unbroken import Begun, Unbroken
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from gateway.pool.selection import Choice
     from gateway.upstream.contract import Batch, Timeouts
 
-_REFUSALS = {Category.NO_ENDPOINT, Category.POOL_EXHAUSTED}  # our own: nobody was asked
 _UNCOUNTED = {Category.STALE_CONNECTION, Category.UNTRANSLATABLE}  # no request went out, or none arrived
 
 
@@ -81,7 +80,7 @@ class Attempts:
         self._before: tuple[Endpoint, Category] | None = None  # who failed last, and how
         self._late: ProviderError | None = None
         self._has_other_key = False
-        self._refused = 0
+        self._refused: list[Failure] = []  # nobody was asked
 
     @property
     def timeouts(self) -> Timeouts:
@@ -261,11 +260,11 @@ class Attempts:
             if failure.category is Category.CONTEXT_LENGTH:  # only a larger window may help
                 window = endpoint.candidate.profile.context_tokens
                 self._left = [each for each in self._left if each.candidate.profile.context_tokens > window]
-            elif not failure.consequence.elsewhere and failure.category not in _REFUSALS:
+            elif not failure.consequence.elsewhere and failure.category not in REFUSALS:
                 break
             if self._is_exhausted:
                 break
-        raise self._first_failure()
+        raise reported(self._failures, self._refused, self.attempts)
 
     async def _persist(self, endpoint: Endpoint, request: ChatRequest, strategy: str, *, others: bool) -> Begun | None:
         """Ask one endpoint, and again where that may help; None (and failures noted) if it does not."""
@@ -289,7 +288,7 @@ class Attempts:
     @property
     def _attempted(self) -> int:
         """Attempts that failed and count."""
-        return len(self._failures) - len(self._uncounted) - self._refused
+        return len(self._failures) - len(self._uncounted) - len(self._refused)
 
     @property
     def _is_exhausted(self) -> bool:
@@ -363,7 +362,7 @@ class Attempts:
     def _note_refusal(self, endpoint: Endpoint, failure: Failure) -> None:
         """Nobody was asked: this endpoint may not be, now."""
         self._failures.append(failure)
-        self._refused += 1
+        self._refused.append(failure)
         self.attempts.append(f"{endpoint.name}: {failure.category}")
 
     def _note(self, asked: Asked, error: ProviderError) -> None:
@@ -386,15 +385,3 @@ class Attempts:
         if before is not None and before is not to:
             is_first = self.endpoint is None and not self._delivered.legs
             self._group.on_fallback(before.name, to.name, "before" if is_first else "mid_stream", result)
-
-    def _first_failure(self) -> ProviderError:
-        hidden = {Category.UNTRANSLATABLE, *_REFUSALS}
-        first = next((each for each in self._failures if each.category not in hidden), self._failures[0])
-        if self._refused == len(self._failures):
-            says = "; ".join(each.message for each in self._failures)
-            first = msgspec.structs.replace(first, message=says[:MAX_MESSAGE])
-        error = ProviderError(first.category, first.message)
-        waits = [failure.retry_after_s for failure in self._failures if failure.retry_after_s is not None]
-        soonest = min(waits, default=None)
-        error.failure = msgspec.structs.replace(first, attempts=tuple(self.attempts), retry_after_s=soonest)
-        return error

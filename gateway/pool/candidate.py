@@ -87,23 +87,24 @@ class Candidate:
         """Why it is not usable, and in how many seconds it may be; None: not by itself."""
         if self.disabled:
             return "disabled", None
+        if self.keys.are_refused:
+            return "its provider refuses every key", None
         if now < self.breaker.blocked_until:
             is_open = self.breaker.state(now) is BreakerState.OPEN
             return ("breaker open" if is_open else "being probed"), self.breaker.blocked_until - now
         if now < self.keys.blocked_until:
-            rests = self.keys.blocked_until - now
-            return ("every key rests", rests) if rests < UNBOUNDED else ("its provider refuses every key", None)
+            return "every key rests", self.keys.blocked_until - now
         return "at its limit of streams at once", _AGAIN_S
 
     def begin(self, now: float, tokens: int = 0, words: frozenset[str] = NO_WORDS) -> Trial | Failure:
         """Ask this endpoint, with a prompt of about so many tokens; or why not: `pool_exhausted`, `no_endpoint`.
 
+        Where the provider refuses every key, why not is what it said to the last one: that does not pass by itself.
         `words` are the strengths that the request asks for.
         """
         key = self.keys.choose(now)
         if key is None or now < self.rests_until:
-            reason, wait = self.blocked(now)
-            return Failure(Category.NO_ENDPOINT, f"{self.name}: {reason}", wait)
+            return self._not_now(now)
         wait = self.admission.enter(now, tokens)
         if wait is not None:
             return Failure(Category.POOL_EXHAUSTED, f"{self.name}: at the limit set for it", wait)
@@ -114,6 +115,11 @@ class Candidate:
         if not self.breaker.is_closed:
             self.refresh()
         return Trial(self, key, ticket, now, words)
+
+    def _not_now(self, now: float) -> Failure:
+        reason, wait = self.blocked(now)
+        is_for_good = self.keys.are_refused and not self.disabled
+        return Failure(self.keys.refusal if is_for_good else Category.NO_ENDPOINT, f"{self.name}: {reason}", wait)
 
     def settled(self, now: float, output_tokens: int, seconds: float) -> None:
         """A leg here gave so many tokens in the seconds after its first one; its prompt was counted when it began."""

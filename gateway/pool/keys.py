@@ -26,9 +26,12 @@ _ALWAYS, _NEVER = float("-inf"), float("inf")
 
 
 class EndpointKeys:
-    """Of one endpoint; one without keys counts as one key. `blocked_until`: before that no key may be used."""
+    """Of one endpoint; one without keys counts as one key. `blocked_until`: before that no key may be used.
 
-    __slots__ = ("_current", "_names", "_reasons", "_until", "blocked_until")
+    `refusal` is how the provider refused a key for good last.
+    """
+
+    __slots__ = ("_current", "_names", "_reasons", "_until", "blocked_until", "refusal")
 
     def __init__(self, endpoint: str, count: int) -> None:
         self._names = [f"{endpoint}[{number}]" for number in range(max(count, 1))]
@@ -36,9 +39,15 @@ class EndpointKeys:
         self._reasons: list[str | None] = [None] * len(self._names)
         self._current = 0
         self.blocked_until = _ALWAYS
+        self.refusal = Category.PROVIDER_AUTH
 
     def __len__(self) -> int:
         return len(self._names)
+
+    @property
+    def are_refused(self) -> bool:
+        """Whether there is no key that will work again by itself."""
+        return self.blocked_until == _NEVER
 
     def choose(self, now: float) -> int | None:
         """The number of the key to use; None if all rest."""
@@ -63,6 +72,7 @@ class EndpointKeys:
             case Category.PROVIDER_AUTH | Category.PROVIDER_PERMISSION:
                 about = {"provider_key": self._names[number], "category": failure.category}
                 log.error("a provider refuses a key, which is not used any more", extra=about)
+                self.refusal = failure.category
                 self._rest(number, _NEVER, f"refused: {failure.category}")
             case _:
                 return False

@@ -255,6 +255,46 @@ def test_a_spent_quota_is_hit_once_a_key() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(("status", "code"), [(401, "provider_auth"), (403, "provider_permission")])
+def test_a_refused_key_is_the_reason_for_every_caller(status: int, code: str) -> None:
+    """Whose endpoint's only key is refused is told so, also by the later answers: waiting does not help."""
+
+    async def scenario() -> None:
+        async with house(refusing(status)) as it:
+            for _ in range(3):
+                answer = await it.ask()
+                assert (answer.status, answer.json["error"]["code"]) == (502, code)
+                assert answer.headers["x-should-retry"] == "false"
+                assert "retry-after" not in answer.headers
+            assert answer.json["error"]["message"] == "up: its provider refuses every key"
+            assert len(it.up.requests) == 1
+            shown = (await pool_of(it))["up"]
+            assert shown["blocked"] == "its provider refuses every key"
+            assert shown["keys"][0]["reason"] == f"refused: {code}"
+            await it.call("POST", "/v1/pool/up/enable")
+            it.up.default = Plan()
+            assert await answered_by(it) == "up"
+
+    run(scenario())
+
+
+def test_a_refused_key_beside_an_endpoint_that_rests() -> None:
+    """When the other endpoint will be asked again, callers are told when; when it was asked, what it said."""
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with house(refusing(401), UNREADABLE, clock=clock) as it:
+            assert (await it.ask()).json["error"]["code"] == "provider_auth"
+            for _ in range(4):
+                assert (await it.ask()).json["error"]["code"] == "protocol"
+            resting = await it.ask()
+            assert (resting.status, resting.json["error"]["code"]) == (503, "no_endpoint")
+            assert resting.json["error"]["message"] == "up: its provider refuses every key; up2: breaker open"
+            assert 1 <= int(resting.headers["retry-after"]) <= 10
+
+    run(scenario())
+
+
 def test_repeats_are_few() -> None:
     """When everything fails, repeats on the same endpoint stay a fifth of the requests, beside what was saved up."""
 

@@ -113,6 +113,11 @@ def test_an_endpoint_whose_keys_are_refused_says_so() -> None:
     found = candidate(keys=1)
     begun(found, 0.0).failed(0.0, Failure(Category.PROVIDER_AUTH, "401"))
     assert found.blocked(1.0) == ("its provider refuses every key", None)
+    failure = refused(found, 1.0)
+    assert (failure.category, failure.retry_after_s) == (Category.PROVIDER_AUTH, None)
+    found.disabled = True
+    found.refresh()
+    assert refused(found, 1.0).category is Category.NO_ENDPOINT
 
 
 def test_a_working_key_is_kept() -> None:
