@@ -346,11 +346,16 @@ def _exchange(request: Request) -> Exchange:
 
 
 def _only(request: Request, known: set[str]) -> None:
-    """Refuse query parameters that this route does not know."""
-    unknown = sorted(set(request.query_params) - known)
+    """Refuse query parameters that this route does not know, and one that is given twice: which one would count?"""
+    given = [name for name, _ in request.query_params.multi_items()]
+    unknown = sorted(set(given) - known)
     if unknown:
         msg = f"unknown query parameter {unknown[0]!r}; known: {', '.join(sorted(known)) or 'none'}"
         raise RequestError(msg, param=unknown[0], code="unknown_parameter")
+    twice = next((name for name in given if given.count(name) > 1), None)
+    if twice is not None:
+        msg = f"the query parameter {twice!r} is given more than once"
+        raise RequestError(msg, param=twice, code="repeated_parameter")
 
 
 def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:

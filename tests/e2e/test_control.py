@@ -381,6 +381,8 @@ def test_now_begins_at_the_end() -> None:
         ("?skip_events=-3&format=wire", 400, "invalid_value", "skip_events"),
         ("?format=xml", 400, "invalid_value", "format"),
         ("?from=3", 400, "unknown_parameter", "from"),
+        ("?after=1&after=5", 400, "repeated_parameter", "after"),
+        ("?format=wire&format=wire", 400, "repeated_parameter", "format"),
     ],
 )
 def test_bad_cursors(query: str, status: int, code: str, param: str | None) -> None:
