@@ -7,6 +7,8 @@ other dialect is built from the canonical fields:
 - Earlier thoughts are left out, unless the host wants them in the history (`Quirks.reasoning`): vendors ignore those
   of finished turns.
 - A tool message takes text only. Images of tool results go into a user's turn behind the results, beside the call's id.
+- A schema of the answer goes out with `strict: true` where the host is known to hold answers to it then and takes the
+  schema so (`_openai_schema`); other hosts hold to it as well as they do. Other dialects' vendors guarantee it.
 - That a tool failed is said by its text alone: there is no member for it.
 - How many stop strings are too many, or which effort a model knows, is for the host to judge.
 """
@@ -21,6 +23,7 @@ import msgspec
 from gateway.core.chat import ImagePart, OpaquePart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart, joined
 from gateway.core.errors import Category, ProviderError
 from gateway.providers._openai_chunks import DIALECT
+from gateway.providers._openai_schema import fits_strict
 from gateway.providers._translate import refuse_own, untranslatable
 
 if TYPE_CHECKING:
@@ -38,7 +41,8 @@ class Quirks:
 
     `usage`: whether it understands `stream_options.include_usage`; hosts that do not, report usage unasked. `members`:
     its names for members of a translated request, None for one that it does not have. `reasoning`: the member of an
-    assistant's turn that takes earlier thoughts, None if there is none.
+    assistant's turn that takes earlier thoughts, None if there is none. `strict`: whether it knows strict schemas of
+    answers with every model.
 
     For a turn of the assistant that the host shall go on with: `open_turn` are members of that turn, `open_body` of the
     body; hosts that need neither go on with any last turn of the assistant. `echoes`: it says that turn again.
@@ -47,6 +51,7 @@ class Quirks:
     usage: bool = True
     members: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     reasoning: str | None = None
+    strict: bool = False
     open_turn: Mapping[str, Any] = field(default_factory=dict[str, Any])
     open_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
     echoes: bool = False
@@ -100,7 +105,7 @@ def _translated(request: ChatRequest, quirks: Quirks) -> dict[str, Any]:
     """The body of a request that came in another dialect."""
     refuse_own(request, DIALECT)
     body: dict[str, Any] = {"messages": _turns(request.messages, quirks)}
-    for member, value in _settings(request).items():
+    for member, value in _settings(request, quirks).items():
         if value is None:
             continue
         name = quirks.name_of(member)
@@ -110,7 +115,7 @@ def _translated(request: ChatRequest, quirks: Quirks) -> dict[str, Any]:
     return body
 
 
-def _settings(request: ChatRequest) -> dict[str, Any]:
+def _settings(request: ChatRequest, quirks: Quirks) -> dict[str, Any]:
     """All members beside the messages, by OpenAI's names; None for what is not asked for."""
     return {
         "n": request.n if request.n != 1 else None,
@@ -124,7 +129,7 @@ def _settings(request: ChatRequest) -> dict[str, Any]:
         "stop": list(request.stop) or None,
         "reasoning_effort": _effort(request),
         **(_tools(request) if request.tools else {}),
-        "response_format": None if request.schema is None else _format(request.schema),
+        "response_format": None if request.schema is None else _format(request.schema, quirks),
     }
 
 
@@ -148,10 +153,11 @@ def _tools(request: ChatRequest) -> dict[str, Any]:
     }
 
 
-def _format(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _format(schema: Mapping[str, Any], quirks: Quirks) -> dict[str, Any]:
     if not schema:
         return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    strict = {"strict": True} if quirks.strict and fits_strict(schema) else {}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, **strict}}
 
 
 def _turns(messages: Iterable[Message], quirks: Quirks) -> list[dict[str, Any]]:
