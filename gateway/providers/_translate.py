@@ -34,10 +34,22 @@ def arguments_object(part: ToolCallPart, param: str, wire: str) -> msgspec.Raw:
 
 
 def refuse_own(request: ChatRequest, wire: str) -> None:
-    """Refuse members that only the caller's own dialect can say.
+    """Refuse members that only the caller's own dialect can say, and a tool that is asked for where there is none.
 
     Raises:
-        ProviderError: `untranslatable`, naming the first of them.
+        ProviderError: `untranslatable`, naming the first of them; `bad_request`.
     """
     if request.own:
         raise untranslatable(request.own[0], wire)
+    refuse_absent_tools(request)
+
+
+def refuse_absent_tools(request: ChatRequest) -> None:
+    """Refuse a choice of tools where there are none, as the vendors do.
+
+    Raises:
+        ProviderError: `bad_request`.
+    """
+    if not request.tools and request.tool_choice not in {"auto", "none"}:
+        msg = "tool_choice asks for a call of a tool, but the request has no tools"
+        raise ProviderError(Category.BAD_REQUEST, msg, param="tool_choice")

@@ -30,6 +30,7 @@ from gateway.core.usage import Usage
 from gateway.providers._mock_schema import smallest
 from gateway.providers._mock_text import Spoken, prose, tokens
 from gateway.providers._mock_values import SchemaError
+from gateway.providers._translate import refuse_absent_tools
 from gateway.upstream.classify import by_status
 from gateway.upstream.contract import Batch
 
@@ -317,6 +318,7 @@ def _tool(request: ChatRequest, plan: _Plan) -> Tool | None:
     wanted = request.tool_choice
     if wanted == "none" or _has_result(request) or not (plan.manner == "tools" or wanted != "auto"):
         return None
+    refuse_absent_tools(request)
     if wanted in ("auto", "required"):
         return request.tools[0] if request.tools else _PARIS
     for tool in request.tools:

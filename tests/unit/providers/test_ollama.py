@@ -131,10 +131,16 @@ def test_what_cannot_be_said_is_refused_by_name(request_: ChatRequest, named: st
     assert named in str(caught.value.failure.param)
 
 
-@pytest.mark.parametrize("members", [{"tool_choice": "required"}, {"parallel_tool_calls": False}])
-def test_wishes_about_tools_without_tools_change_nothing(members: dict[str, Any]) -> None:
+def test_a_wish_about_tools_without_tools_changes_nothing() -> None:
     """What is asked of tools is met where there are none."""
-    assert "tools" not in sent(asked(**members))
+    assert "tools" not in sent(asked(parallel_tool_calls=False))
+
+
+def test_a_call_without_tools_is_a_bad_request() -> None:
+    """A call is asked for, and there is nothing to call."""
+    with pytest.raises(ProviderError) as caught:
+        sent(asked(tool_choice="required"))
+    assert (caught.value.category, caught.value.failure.param) == (C.BAD_REQUEST, "tool_choice")
 
 
 def test_history() -> None:
