@@ -8,6 +8,7 @@ Oddities, on purpose:
    block waits until the arguments of the open call are a whole JSON object, or the answer is over. What comes for a
    call after its object was whole could only make it invalid, and is left out.
 4. The stop reason comes with the end: other vendors tell their usage after it.
+5. An answer holds no images here: those of other vendors are told of in a line of text (`images`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from gateway.core.events import (
 )
 from gateway.dialects.anthropic_messages import HIDES_THOUGHTS
 from gateway.dialects.anthropic_usage import shown_usage
+from gateway.dialects.images import in_words
 
 DIALECT = "anthropic_messages"
 Body: TypeAlias = dict[str, Any]
@@ -115,6 +117,7 @@ class Composer:
 
     def __init__(self, start: Start) -> None:
         self._own: Body = {"id": start.wire_id, "model": start.model}
+        self._sid = start.sid
         self._hides_thoughts = bool(start.flags.get(HIDES_THOUGHTS))
 
     def chunk(self, progress: Progress, chunk: tuple[Event, ...]) -> tuple[Progress, list[Body]]:
@@ -174,9 +177,17 @@ class Composer:
         if source is not None:
             return self._verbatim(progress, source, chunk, out)
         for event in chunk:
-            if not (self._hides_thoughts and isinstance(event, Reasoning)):
+            if isinstance(event, Extra):
+                progress = self._images(progress, event, out)
+            elif not (self._hides_thoughts and isinstance(event, Reasoning)):
                 progress = _canonical(progress, event, out)
         return progress
+
+    def _images(self, progress: Progress, event: Extra, out: list[Body]) -> Progress:
+        said = in_words(event, self._sid) if event.content and not event.choice else ""
+        if said and progress.open is not None and progress.open.kind == "text":
+            said = f"\n{said}"
+        return _piece(progress, Block("text"), said, out)
 
     def _verbatim(self, progress: Progress, source: Body, chunk: tuple[Event, ...], out: list[Body]) -> Progress:
         """A source event as it came, and what follows from it."""

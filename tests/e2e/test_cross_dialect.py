@@ -210,6 +210,78 @@ def test_usage_counts_the_cached(dialect: str, route: str) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("route", ["claude/any", "llama/any", "mock-fast"])
+def test_a_choice_of_tools_without_tools_for_openai(route: str) -> None:
+    """A call is asked for where no tool is given: a 400 that names the member, not an answer without one."""
+    asked: Any = {"model": route, "messages": [{"role": "user", "content": QUESTION}], "tool_choice": "required"}
+
+    async def scenario() -> None:
+        async with clients(Plan()) as it:
+            with pytest.raises(openai.BadRequestError) as refused:
+                await it.openai.chat.completions.create(**asked)
+            body: Any = refused.value.body
+            assert (body["code"], body["param"]) == ("bad_request", "tool_choice")
+            assert not it.house.up.requests
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("route", ["chaos/any", "llama/any", "mock-fast"])
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "f"}])
+def test_a_choice_of_tools_without_tools_for_anthropic(route: str, choice: Any) -> None:
+    """The same in the other dialect."""
+    asked: Any = {"model": route, "max_tokens": 9, "messages": [{"role": "user", "content": QUESTION}]}
+
+    async def scenario() -> None:
+        async with clients(Plan()) as it:
+            with pytest.raises(anthropic.BadRequestError, match="tool_choice"):
+                await it.anthropic.messages.create(**asked, tool_choice=choice)
+            assert not it.house.up.requests
+
+    run(scenario())
+
+
+def _frames(*deltas: dict[str, Any]) -> bytes:
+    """An answer of OpenAI's wire, of these deltas."""
+    said = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks = [*said, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
+    return b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+@streamed_or_not
+def test_images_of_an_answer(stream: bool) -> None:
+    """Images that Anthropic's answers cannot hold are not lost in silence: the text says where they are."""
+    shown = [
+        {"type": "image_url", "image_url": {"url": url}} for url in (f"data:image/png;base64,{PIXEL}", "https://i/1")
+    ]
+    body = _frames({"role": "assistant", "content": "Here:"}, {"content": "", "images": shown})
+
+    async def scenario() -> None:
+        async with clients(Plan(body=body)) as it:
+            heard = await it.hear("anthropic", "chaos/any", stream=stream)
+            (sid,) = [each["id"] for each in (await it.house.call("GET", "/v1/streams")).json["data"]]
+            place = f"/v1/streams/{sid}/events"
+            told = f"[image: it cannot be shown here; its bytes are at {place}]"
+            assert heard.text == f"Here:\n{told}\n![image](https://i/1)"
+            assert PIXEL in (await it.house.native(sid)).body.decode()
+
+    run(scenario())
+
+
+def test_an_answer_of_an_image_alone() -> None:
+    """It is not an empty one."""
+    url = f"data:image/png;base64,{PIXEL}"
+    body = _frames({"role": "assistant", "images": [{"type": "image_url", "image_url": {"url": url}}, "odd"]})
+
+    async def scenario() -> None:
+        async with clients(Plan(body=body)) as it:
+            heard = await it.hear("anthropic", "chaos/any", stream=True)
+            assert heard.text.startswith("[image: ")
+            assert heard.text.count("[image: ") == 2
+
+    run(scenario())
+
+
 def conversation(dialect: str) -> dict[str, Any]:
     """A system prompt, a picture, a call and its result, as a dialect says them."""
     arguments = {"a": 1, "b": "x"}
