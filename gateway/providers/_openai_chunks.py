@@ -43,7 +43,8 @@ _ENVELOPE = frozenset({"id", "object", "created", "model", "choices", "usage", "
 _CHOICE = frozenset({"index", "delta", "finish_reason", "message"})  # Perplexity's message: all that was said so far
 _NULLABLE = frozenset({"content", "refusal", "tool_calls", "function_call", "role", "reasoning_content", "reasoning"})
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_LONG_NUMBER = re.compile(rb"\d{19}")
+_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
 _SENTINEL = "\x00sentinel"
 _SENTINEL_JSON = b'"\\u0000sentinel"'
 
@@ -122,7 +123,7 @@ class ChunkDecoder(Skipping):
         try:
             chunk = _decode(payload)
             found = self._chunk(chunk)
-            if _LONG_NUMBER.search(payload):
+            if _LONG_NUMBER in payload.translate(_AS_ZEROS):  # a sixth of what a regular expression takes
                 encode([*found])  # numbers beyond 64 bits cannot be logged
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, Malformed) as error:
             self._skip(payload, events, error)
