@@ -161,14 +161,14 @@ class Run:
         crowd = self._crowd()
         await crowd.connect(CALLERS // 10)
         before = await crowd.run(capacity / 4, 5.0)
-        sockets = slow.Sockets(self._port, self._keys[0])
-        during, gone_s = await asyncio.gather(
-            crowd.run(capacity / 4, slow.LIVES_S + 2), sockets.run(self._options.slow_sockets)
+        during, (left, gone_s) = await asyncio.gather(
+            crowd.run(capacity / 4, slow.LIVES_S + 2),
+            slow.against(self._port, self._keys[0], self._options.slow_sockets),
         )
         crowd.close()
         self._say("before slow", before, "")
         self._say("beside slow", during, "")
-        print(f"{self._options.slow_sockets} slow sockets: {sockets.left} left, the last gone after {gone_s:.1f} s")
+        print(f"{self._options.slow_sockets} slow sockets: {left} left, the last gone after {gone_s:.1f} s")
 
     def _say(self, name: str, tally: Tally, more: str) -> None:
         self._bad += tally.bad

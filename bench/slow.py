@@ -1,6 +1,10 @@
-"""Sockets that are slow, idle or greedy on purpose, many at once, and how long a gateway lets them live."""
+"""Sockets that are slow, idle or greedy on purpose, many at once, and how long a gateway lets them live.
+
+They are a process of their own, so that callers elsewhere do not wait for them: `python -m bench.slow PORT KEY COUNT`.
+"""
 
 import asyncio
+import sys
 from contextlib import suppress
 from time import monotonic
 
@@ -11,7 +15,7 @@ LIVES_S = 11.0
 """Within so long all of them have to be gone."""
 TRICKLE_S = 0.5
 PIECE = 65_536
-"""Bytes that are sent at once: the callers in the same process should not have to wait for these."""
+"""Bytes that are sent at once."""
 
 _HOST = b"Host: 127.0.0.1\r\n"
 _GET = b"GET /livez HTTP/1.1\r\n" + _HOST
@@ -27,6 +31,15 @@ KINDS: dict[str, tuple[bytes, bytes]] = {
     "slow body": (_POST + b"Authorization: Bearer %b\r\nContent-Length: 100000\r\n\r\n{", b" "),
 }
 """What is sent at once, and what again and again."""
+
+
+async def against(port: int, key: str, count: int) -> tuple[int, float]:
+    """So many, from another process; returns how many were left in the end and seconds until the last was gone."""
+    command = (sys.executable, "-m", "bench.slow", str(port), key, str(count))
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    left, gone_s = said.split()
+    return int(left), float(gone_s)
 
 
 class Sockets:
@@ -71,3 +84,15 @@ class Sockets:
             await reading
         finally:
             reading.cancel()
+
+
+def main() -> None:
+    """Print how many were left, and how long the last one lived, in seconds."""
+    port, key, count = sys.argv[1:]
+    sockets = Sockets(int(port), key)
+    gone_s = asyncio.run(sockets.run(int(count)))
+    print(sockets.left, gone_s)
+
+
+if __name__ == "__main__":
+    main()
