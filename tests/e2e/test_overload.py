@@ -205,6 +205,15 @@ def test_slow_loop() -> None:
     run(scenario())
 
 
+async def _until_both(crowd: Crowd) -> None:
+    """Far too many ask until some were served and some refused: within a second, or longer on a busy machine."""
+    seconds, good, refused = 1.0, 0, 0
+    while not (good and refused):
+        tally = await crowd.loop(600, seconds)
+        assert (tally.bad, tally.words) == (0, [])
+        seconds, good, refused = 2 * seconds, good + tally.good, refused + len(tally.refusal_s)
+
+
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
 def test_more_than_it_can_do(tmp_path: Path, wire: Wire) -> None:
     """Of far too many at once each is served or properly refused; control is answered; then everything is as before."""
@@ -213,17 +222,14 @@ def test_more_than_it_can_do(tmp_path: Path, wire: Wire) -> None:
         config = {"mock": {"enabled": True}, "server": {"queue_s": 0.05}}
         async with GatewayProcess(config, tmp_path) as gateway, gateway.client() as probe:
             crowd = Crowd(gateway.port, request(gateway.port, "mock-fast", wire=wire), wire)
-            calling = asyncio.ensure_future(crowd.loop(600, 1.0))
+            calling = asyncio.ensure_future(_until_both(crowd))
             while not calling.done():
                 assert (await probe.request("GET", "/v1/streams")).status == 200
                 await asyncio.sleep(0.05)
-            tally = await calling
-            assert (tally.bad, tally.words) == (0, [])
-            assert tally.good
-            assert tally.refusal_s
-            after = await crowd.run(10, 1.0)
+            await calling
+            while (after := await crowd.run(10, 1.0)).good < after.sent:  # the test's deadline ends it
+                assert (after.bad, after.words) == (0, [])
             crowd.close()
-            assert (after.good, after.sent) == (after.sent, after.sent)
 
     run(scenario())
 

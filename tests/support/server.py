@@ -205,6 +205,9 @@ _WAYS = {
 }
 
 
+_PATIENT = {"queue_s": 60, "max_loop_s": 5}
+
+
 def atlas_settings(*ups: ChaosProvider, **sections: Any) -> Settings:
     """The settings of `atlas_config`, with the same arguments."""
     return Settings(**atlas_config(*ups, **sections))
@@ -222,7 +225,8 @@ def atlas_config(
     `kinds` are the wires on which the providers are asked: `anthropic` makes the route `claude/*` to the endpoints
     `claude`, `claude2` ..., `ollama` the route `llama/*` to `llama`, `llama2` .... `endpoint` and `route` change
     members of those (`endpoint={"timeouts": {"idle_s": 0.2}}`); `sections` are the other sections of the file
-    (`streams={"status_wait_s": 0.1}`). A client asks for `chaos/NAME`, the provider for `NAME`.
+    (`streams={"status_wait_s": 0.1}`). A client asks for `chaos/NAME`, the provider for `NAME`. A machine that is held
+    up is not taken for overload, unless `server` says so.
     """
     endpoints = [_endpoint(kind, at, up) | dict(endpoint or {}) for kind in kinds for at, up in enumerate(ups, 1)]
     routes = [
@@ -230,7 +234,7 @@ def atlas_config(
         for kind in kinds
         if ups
     ]
-    shape = {"mock": {"enabled": True}, **sections}
+    shape = {"mock": {"enabled": True}, **sections, "server": {**_PATIENT, **sections.get("server", {})}}
     shape["endpoints"] = [*endpoints, *sections.get("endpoints", ())]
     shape["routes"] = [*routes, *sections.get("routes", ())]
     return shape
