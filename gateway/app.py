@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from config.settings import Settings
+    from gateway.api.auth import Keyring
     from gateway.api.edge import HotRoute
     from gateway.api.exchange import Receive, Scope, Send
     from gateway.api.overload import Why
@@ -129,10 +130,7 @@ def create(
     models = groups(settings, metrics, clock, upstreams)
     pool = Pool(models, upstreams.checks)
     control = _control(journal, hub, clock, metrics)
-    budgets = Budgets(
-        backing.ledger, from_settings.plans(settings), clock, hub.fleet.rid,
-        on_denied=lambda stage: metrics.budget_denials(stage).inc(),
-    )  # fmt: skip
+    budgets = _budgets(settings, backing, clock, metrics)
     traced = None if tracer is None else TracedStreams(tracer)
     told = (budgets.on_settled, on_settled) if traced is None else (budgets.on_settled, on_settled, traced.settled)
     bookkeeping = Bookkeeping(Books(prices(settings), clock), metrics, clock, told)
@@ -150,20 +148,7 @@ def create(
     if traced is not None:
         _trace(pipeline, traced)
     backing.attach(hub, Recovery(pipeline), revocations.revoked)
-    services = Services(
-        pipeline=pipeline,
-        control=control,
-        routes=routes,
-        keyring=keyring,
-        tokens=StreamTokens(keyring, backing.secret, clock),
-        metrics=metrics,
-        clock=clock,
-        pace=Pace(heartbeat_s=settings.server.heartbeat_s, status_wait_s=settings.streams.status_wait_s),
-        limits=from_settings.limits(settings),
-        bodies=Bodies(settings.server.max_body, settings.server.max_bodies, lambda: hub.request_bytes),
-        requests=Rate(settings.server.requests_per_s, "requests", clock),
-        controls=Rate(settings.server.control_per_s, "control operations", clock),
-    )
+    services = _services(settings, backing, pipeline, control, keyring, metrics)
     keeper = Housekeeper(hub, journal, control, clock, from_settings.rhythm(settings), metrics.loop_lag.set)
     _gauges(metrics, hub, backing)
     metrics.before_scrape(partial(_endpoint_gauges, metrics, pool, clock))
@@ -177,21 +162,54 @@ def create(
     app.services, app.drain, app.gate = services, drain, gate
     app.reload = Reload(settings, services, pool, agents, runs, upstreams)
     app.edge = Edge(services, hot, app.framework)
-    app.entrance = for_browsers(
-        app.edge if tracer is None else Traced(app.edge, tracer, app.edge.hot), settings.server.cors_origins
-    )
-    for router in (
+    entrance = app.edge if tracer is None else Traced(app.edge, tracer, app.edge.hot)
+    app.entrance = for_browsers(entrance, settings.server.cors_origins)
+    _include(
+        app,
         *_stream_routers(services),
         pool_api.router(pool, clock),
         keys.router(keyring, backing),
         agents_api.router(agents, board, INFER, partial(agent_runs.body, services=services), AgentRuns(services)),
         ops.router(services),
-    ):
+    )
+    return app
+
+
+def _include(app: Atlas, *routers: APIRouter) -> None:
+    """Give the framework its routes; each has to declare who may call it."""
+    for router in routers:
         app.include_router(router)
     errors.install(app)
     check_declared(app.routes)
     complete(app)
-    return app
+
+
+def _services(
+    settings: Settings, backing: Backing, pipeline: Pipeline, control: StreamControl, keyring: Keyring, metrics: Metrics
+) -> Services:
+    """What the routes work with."""
+    server, hub, clock = settings.server, pipeline.hub, pipeline.clock
+    return Services(
+        pipeline=pipeline,
+        control=control,
+        routes=pipeline.routes,
+        keyring=keyring,
+        tokens=StreamTokens(keyring, backing.secret, clock),
+        metrics=metrics,
+        clock=clock,
+        pace=Pace(heartbeat_s=server.heartbeat_s, status_wait_s=settings.streams.status_wait_s),
+        limits=from_settings.limits(settings),
+        bodies=Bodies(server.max_body, server.max_bodies, lambda: hub.request_bytes),
+        requests=Rate(server.requests_per_s, "requests", clock),
+        controls=Rate(server.control_per_s, "control operations", clock),
+    )
+
+
+def _budgets(settings: Settings, backing: Backing, clock: Clock, metrics: Metrics) -> Budgets:
+    return Budgets(
+        backing.ledger, from_settings.plans(settings), clock, backing.fleet.rid,
+        on_denied=lambda stage: metrics.budget_denials(stage).inc(),
+    )  # fmt: skip
 
 
 def _gate(settings: Settings, services: Services, hot: Mapping[tuple[str, str], HotRoute]) -> Gate:
