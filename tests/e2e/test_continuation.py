@@ -15,6 +15,7 @@ from anthropic import AsyncAnthropic
 from gateway.app import create
 from tests.e2e.house import MESSAGES, MODEL, House, house, run, sid_of
 from tests.e2e.test_control import ended
+from tests.e2e.test_pool import unlike
 from tests.support.baseline import baseline
 from tests.support.chaos import (
     ANTHROPIC,
@@ -312,10 +313,9 @@ def test_a_stall_moves_on() -> None:
 
     async def scenario() -> None:
         silent = TRUTH.with_(stall_at_event=8)
-        times = {"timeouts": {"idle_s": 0.2}}
-        async with house(
-            silent, TRUTH.with_(prefill="continues"), endpoint=how("prefill", **times), streams=QUICK
-        ) as it:
+        hasty = how("prefill", timeouts={"idle_s": 0.2})
+        good = TRUTH.with_(prefill="continues")
+        async with unlike((silent, hasty), (good, how("prefill")), streams=QUICK) as it:
             folded, shown = await streamed(it)
             assert (folded.text, folded.done) == (TRUTH.text(), True)
             assert shown["attempts"] == ["up: ok, then timeout_idle", "up2: ok"]

@@ -178,16 +178,18 @@ def test_pause_hold_bound_stops_reading() -> None:
     """At the pause's bound the provider is read no further; after the resume its answer is whole all the same."""
 
     async def scenario() -> None:
-        gate = Gate()
+        gate, clock = Gate(), ManualClock()
         plan = Plan(tokens=60_000, tokens_per_event=20, gate=gate)
-        bounds = {"pause_hold_bytes": 4096}
-        async with house(plan, streams=bounds, endpoint={"timeouts": {"idle_s": 1}}) as it, held(it, gate) as answer:
+        bounds = {"pause_hold_bytes": 4096, "tick_s": 0.01}
+        async with house(plan, clock=clock, streams=bounds) as it, held(it, gate) as answer:
             sid = sid_of(answer)
             await it.control(sid, "pause")
             gate.open()
             session = it.app.services.pipeline.hub.sessions()[0]
             await eventually(lambda: session._room is not None, what="the bound")  # type: ignore[attr-defined]
             assert it.up.last.outcome == "open"
+            clock.advance(600)  # nobody reads the provider, so it is not silent
+            await asyncio.sleep(0.05)  # several looks of the housekeeper
             await it.control(sid, "resume")
             assert fold(await answer.read()).text == plan.text()
 

@@ -8,12 +8,12 @@ import pytest
 
 from tests.e2e.house import CHAT, MESSAGES, MODEL, House, ask, house, run, sid_of
 from tests.e2e.test_control import ended
+from tests.e2e.test_pool import unlike
 from tests.support.answer import body_of
 from tests.support.chaos import Garbage, Gate, Plan, refusing, tokens_seen
 from tests.support.fold import fold
 from tests.support.signals import eventually
 
-SHORT = {"timeouts": {"first_token_s": 0.3, "idle_s": 0.3, "connect_s": 1}}
 QUICK = {"tick_s": 0.02}
 TOO_LATE = {"error": {"message": "it broke", "type": "server_error", "code": "server_error"}}
 
@@ -82,6 +82,12 @@ ANSWERED: dict[str, tuple[int, str, str]] = {
 }
 
 
+def short(category: str) -> dict[str, Any]:
+    """The settings of an endpoint that is to be late soon; whoever fails by anything else has all the time it needs."""
+    late = category.removeprefix("timeout_")
+    return {} if late == category else {"timeouts": {f"{late}_s": 0.3}}
+
+
 @pytest.mark.parametrize("name", BEFORE_CONTENT)
 def test_fallback_is_invisible(name: str) -> None:
     """Whatever fails before content, another endpoint answers, and the client cannot tell but by the headers."""
@@ -89,7 +95,7 @@ def test_fallback_is_invisible(name: str) -> None:
 
     async def scenario() -> None:
         good = Plan(tokens=12)
-        async with house(plan, good, endpoint=SHORT, streams=QUICK) as it:
+        async with unlike((plan, short(category)), (good, {}), streams=QUICK) as it:
             async with it.chat() as streamed:
                 folded = fold(await streamed.read())
             assert (folded.text, folded.finish, folded.done) == (good.text(), "stop", True)
@@ -114,7 +120,7 @@ def test_failure_before_content_is_plain_http(name: str) -> None:
     status, code, whose = ANSWERED[category]
 
     async def scenario() -> None:
-        async with house(plan, Plan(), endpoint=SHORT, streams=QUICK) as it:
+        async with unlike((plan, short(category)), (Plan(), {}), streams=QUICK) as it:
             off = {"x-atlas-fallback": "off"}
             for answer in await asyncio.gather(it.ask(off, stream=True), it.ask(off)):
                 assert answer.headers["content-type"] == "application/json"
@@ -303,7 +309,7 @@ def test_failure_behind_content_never_looks_like_success(name: str) -> None:
     status, code, whose = ANSWERED[category]
 
     async def scenario() -> None:
-        async with house(plan, Plan(), endpoint=SHORT, streams=QUICK) as it:
+        async with unlike((plan, short(category)), (Plan(), {}), streams=QUICK) as it:
             async with it.chat() as streamed:
                 folded = fold(await streamed.read())
             assert (streamed.status, streamed.ended) == (200, "complete")

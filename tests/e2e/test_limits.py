@@ -5,6 +5,7 @@ from typing import Any
 
 from tests.e2e.house import CHAT, ask, house, run, sid_of
 from tests.support.chaos import Gate, Plan
+from tests.support.clock import ManualClock
 from tests.support.http import Answer
 from tests.support.keys import keyed, made
 from tests.support.signals import eventually
@@ -23,7 +24,8 @@ def test_requests_per_second() -> None:
     async def scenario() -> None:
         one, other = made("a"), made("b")
         server = {"requests_per_s": 0.1}
-        async with house(server=server, kinds=("openai_chat", "anthropic"), **keyed(one, other)) as it:
+        sections: Any = {"kinds": ("openai_chat", "anthropic"), **keyed(one, other)}
+        async with house(server=server, clock=ManualClock(), **sections) as it:
             assert (await it.ask(one.headers())).status == 200
             refused(await it.ask(one.headers()), "rate_limit_exceeded", 10)
             assert (await it.ask(other.headers())).status == 200
@@ -40,7 +42,7 @@ def test_control_operations_per_second() -> None:
 
     async def scenario() -> None:
         server: Any = {"control_per_s": 2}
-        async with house(Plan(gate=Gate(2)), server=server) as it, it.chat() as answer:
+        async with house(Plan(gate=Gate(2)), server=server, clock=ManualClock()) as it, it.chat() as answer:
             sid = sid_of(answer)
             assert (await it.control(sid, "pause")).status == 200
             assert (await it.control(sid, "resume")).status == 200

@@ -224,7 +224,7 @@ def test_a_silent_provider_is_not_asked_twice() -> None:
     async def scenario() -> None:
         own = {"timeouts": {"first_token_s": 0.1}}
         silent = Plan(hold_headers=Gate())
-        async with house(silent, Plan(), endpoint=own) as it:
+        async with unlike((silent, own), (Plan(), {})) as it:
             assert await answered_by(it) == "up2"
             assert len(it.up.requests) == 1
         async with house(silent, endpoint=own) as it:
