@@ -1,6 +1,5 @@
 """Budgets and limits through a running gateway: what callers see before, in, and after a stream."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -10,7 +9,9 @@ from openai import RateLimitError
 
 from tests.e2e.house import CHAT, MESSAGES, ask, house, run, sid_of
 from tests.support.chaos import Plan
+from tests.support.clock import ManualClock
 from tests.support.keys import keyed, made
+from tests.support.signals import eventually
 
 PROMPT = 10
 """The prompt of these tests, estimated; the chaos provider's tokens are an event each."""
@@ -46,7 +47,7 @@ def test_anthropics_callers_get_their_own_words() -> None:
 
     async def scenario() -> None:
         key = made("acme", budgets=[{"tokens": 60, "per": "day"}])
-        async with house(Plan(tokens=500), **keyed(key)) as it:
+        async with house(Plan(tokens=500), clock=ManualClock(), **keyed(key)) as it:
             async with AsyncAnthropic(base_url=it.atlas.base_url, api_key=key.secret, max_retries=0) as client:
                 said: dict[str, Any] = {"model": "chaos/any", "max_tokens": 1000, "messages": MESSAGES}
                 answer = await client.messages.create(**said)
@@ -79,7 +80,7 @@ def test_limits_are_shown_and_kept() -> None:
 
     async def scenario() -> None:
         key = made("acme", limits={"rpm": 3, "max_concurrent_streams": 1})
-        async with house(Plan(tokens=3), **keyed(key)) as it:
+        async with house(Plan(tokens=3), clock=ManualClock(), **keyed(key)) as it:
             left: list[str] = []
             for _ in range(3):
                 answer = await it.ask(key.headers())
@@ -105,7 +106,7 @@ def test_one_stream_at_a_time() -> None:
                 refused = await it.call("POST", CHAT, key.headers(), json=ask())
                 assert (refused.status, refused.json["error"]["code"]) == (429, "concurrency_limit_exceeded")
                 await it.control(sid_of(answer), "cancel", key.headers())
-            await asyncio.sleep(0)
+            await eventually(lambda: it.channels == 0)
             await it.app.services.pipeline.budgets.flush()
             async with it.chat(key.headers()) as answer:
                 assert answer.status == 200

@@ -419,7 +419,7 @@ def test_cancel_closes_the_providers_socket() -> None:
             ):
                 said = await it.control(sid, "cancel", reason="enough")
                 assert (said.status, said.json["changed"], said.json["upstream"]) == (200, True, "closed")
-                await it.up.last.gone(1)
+                await it.up.last.gone()
                 assert (it.up.last.outcome, it.up.last.closed_by) == ("left", "peer")
                 for reader in (answer, wire):
                     folded = fold(await reader.read())
@@ -445,7 +445,7 @@ def test_cancel_without_waiting() -> None:
             assert said.json["stream"]["state"] == "cancelled"
             again = await it.control(sid_of(answer), "cancel")
             assert (again.status, again.json["upstream"], again.json["changed"]) == (200, "closed", False)
-            await it.up.last.gone(1)
+            await it.up.last.gone()
 
     run(scenario())
 

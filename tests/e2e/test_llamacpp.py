@@ -103,7 +103,7 @@ def test_cancel_stops_the_generation(llama: str, route: str) -> None:
 
     async def go() -> None:
         async with httpx.AsyncClient() as observer:
-            assert await busy(observer, llama) == 0
+            await idle(observer, llama)  # of what other tests asked
             async with atlas(llama, route) as served, RawClient.to(served.base_url) as client:
                 body = {"model": f"{route}/tiny", "stream": True, "messages": MESSAGES, "max_tokens": ENDLESS}
                 stream = await client.stream("POST", "/v1/chat/completions", json=body)
@@ -123,8 +123,8 @@ async def busy(observer: httpx.AsyncClient, llama: str) -> int:
 
 
 async def idle(observer: httpx.AsyncClient, llama: str) -> None:
-    """Waits at most a second for the server to notice; the answer itself would take several."""
-    for _ in range(50):
+    """Waits for the server to notice, for less than half of what the answer itself takes."""
+    for _ in range(100):
         if await busy(observer, llama) == 0:
             return
         await asyncio.sleep(0.02)

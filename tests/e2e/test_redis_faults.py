@@ -1,6 +1,6 @@
 """Redis that is slow, away, or has lost something under running streams: what stock clients and readers elsewhere see.
 
-The patience with Redis is made short: half a second instead of five.
+Where Redis stays away the patience with it is made short: half a second instead of five.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from tests.e2e.house import CHAT, MESSAGES, MODEL, House, ask, house, run, sid_o
 from tests.support.chaos import Gate, Plan
 from tests.support.redis_proxy import RedisProxy
 from tests.support.redis_server import RedisServer, shared_redis
-from tests.support.signals import eventually
+from tests.support.signals import PATIENCE_S, eventually
 
 TOKENS = 40
 IMPATIENT: Any = {"give_up_s": 0.5}
@@ -33,7 +33,7 @@ def server() -> RedisServer:
     return server
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for made, shorter in ((Batching, IMPATIENT), (Timing, HURRIED)):
         defaults: Any = made.__init__.__kwdefaults__
@@ -51,19 +51,19 @@ async def place(server: RedisServer, plan: Plan, **journal: Any) -> AsyncIterato
         yield it, proxy
 
 
-async def said(it: House, **options: Any) -> str:
-    """What the stock client accumulates; it raises what it raises."""
-    text = ""
+async def said(it: House, told: list[str] | None = None) -> str:
+    """What the stock client accumulates, in `told` while it comes; it raises what it raises."""
+    told = [] if told is None else told
     async with it.sdk() as client:
-        stream = await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True, **options)
+        stream = await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
         async for chunk in stream:
-            text += chunk.choices[0].delta.content or "" if chunk.choices else ""
-    return text
+            told += [chunk.choices[0].delta.content or "" if chunk.choices else ""]
+    return "".join(told)
 
 
 async def ended(it: House, sid: str) -> dict[str, Any]:
     """The status object, once the record has its end."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             answer = await it.call("GET", f"/v1/streams/{sid}")
             if answer.status == 200 and answer.json["state"] not in {"running", "paused"}:
@@ -71,6 +71,7 @@ async def ended(it: House, sid: str) -> dict[str, Any]:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_redis_goes_and_the_client_is_told(server: RedisServer) -> None:
     """Without `degrade` the SDK raises when Redis stays away: no answer looks whole that is not in the log."""
 
@@ -92,17 +93,19 @@ def test_redis_goes_and_the_client_is_told(server: RedisServer) -> None:
     run(scenario())
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_redis_goes_and_the_client_is_served_on(server: RedisServer) -> None:
     """With `degrade` the SDK has the whole answer; the record says meanwhile that it failed and is not resumable."""
 
     async def scenario() -> None:
         gate, later = Gate(3), Plan(tokens=TOKENS)
         async with place(server, later.with_(gate=gate), degrade=True) as (it, proxy):
-            saying = asyncio.ensure_future(said(it))
+            told: list[str] = []
+            saying = asyncio.ensure_future(said(it, told))
             await gate.held()
             proxy.refuse()
             await gate.release(20)
-            await asyncio.sleep(0.7)  # beyond the patience
+            await eventually(lambda: len(told) > 20, what="the client to be served without Redis")
             proxy.refuse(refusing=False)
             (sid,) = [row["id"] for row in (await _listed(it))]
             status = await ended(it, sid)
@@ -117,7 +120,7 @@ def test_redis_goes_and_the_client_is_served_on(server: RedisServer) -> None:
 
 
 async def _listed(it: House) -> list[dict[str, Any]]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             answer = await it.call("GET", "/v1/streams")
             if answer.status == 200:
@@ -126,6 +129,7 @@ async def _listed(it: House) -> list[dict[str, Any]]:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_stream_that_begins_without_redis(server: RedisServer) -> None:
     """With `degrade` it is answered whole, and nothing of it comes to Redis; without, and with a key, it is a 503."""
 
@@ -151,6 +155,7 @@ def test_a_stream_that_begins_without_redis(server: RedisServer) -> None:
     run(scenario())
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_stream_that_began_and_nobody_was_told(server: RedisServer) -> None:
     """With `degrade`, a create that happened and whose answer was lost leaves no record that runs for ever."""
 
@@ -212,6 +217,7 @@ def test_a_full_redis(server: RedisServer) -> None:
     run(scenario())
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_stream_that_was_claimed_while_it_began(server: RedisServer) -> None:
     """Who was silent for so long that its newborn stream has another owner says 503, which SDKs repeat."""
 

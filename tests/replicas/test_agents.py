@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.agent_house import ANSWER, BOTH, IN_ROW, says, team
 from tests.support.chaos import Gate, Plan
-from tests.support.replicas import POLL_S, TAKEN_OVER_S, Replicas, replicas
+from tests.support.replicas import HASTY, POLL_S, TAKEN_OVER_S, Replicas, replicas
 from tests.support.run import run
 from tests.support.sse import data_frames
 
@@ -46,18 +46,16 @@ def test_a_run_is_controlled_from_another_replica(tmp_path: Path) -> None:
 
 
 def test_a_run_is_cancelled_from_another_replica(tmp_path: Path) -> None:
-    """A cancel elsewhere closes the sockets of all workers within two seconds: the provider saw them close."""
+    """A cancel elsewhere closes the sockets of all workers before it says so: the provider saw them close."""
 
     async def scenario() -> None:
         async with replicas(tmp_path, **team()) as it:
             sid = await begun(it, BOTH, Gate())
             workers = [await it.up.received(number) for number in (2, 3)]
-            at = time.monotonic()
-            answer = await it.control(it.b, sid, "cancel")
+            answer = await it.control(it.b, sid, "cancel", wait_s=10)
             assert answer.json["upstream"] == "closed"
             for worker in workers:
                 await worker.gone()
-            assert time.monotonic() - at < 2
 
     run(scenario())
 
@@ -67,7 +65,7 @@ def test_a_run_whose_owner_dies_ends(tmp_path: Path, recovery: bool) -> None:
     """A run does not outlive its replica: it ends as failed for that reason, and what it said can still be read."""
 
     async def scenario() -> None:
-        async with replicas(tmp_path, **team(), streams={"recovery": recovery}) as it:
+        async with replicas(tmp_path, journal=HASTY, **team(), streams={"recovery": recovery}) as it:
             sid = await begun(it, IN_ROW, Gate())
             async with it.reading(it.b, sid) as feed:
                 await feed.until(b"step_started")  # it is in the log

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.chaos import Gate, Plan
-from tests.support.replicas import replicas
+from tests.support.replicas import HASTY, replicas
 from tests.support.run import run
 
 
@@ -19,7 +19,7 @@ def test_a_dead_owners_leg_is_settled(tmp_path: Path) -> None:
     """A stream that nobody can go on with has its settlement row all the same, and its status says what it took."""
 
     async def scenario() -> None:
-        async with replicas(tmp_path, 3) as it:
+        async with replicas(tmp_path, 3, journal=HASTY) as it:
             sid = await it.begin(it.a, seed=1, plans=Plan(tokens=40, gate=Gate(25)))
             await it.up.last.wrote(20)
             it.a.kill()

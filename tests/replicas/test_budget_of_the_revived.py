@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.chaos import Gate, Plan
-from tests.support.replicas import replicas
+from tests.support.replicas import HASTY, replicas
 from tests.support.run import run
 
 RECOVERY: dict[str, Any] = {"streams": {"recovery": True}, "endpoint": {"continuation": "prefill"}}
@@ -16,7 +16,7 @@ def test_a_revived_stream_is_stopped_by_its_budget(tmp_path: Path) -> None:
     async def scenario() -> None:
         limited = {"tenants": [{"id": "local", "budgets": [{"tokens": 200, "per": "total"}]}]}
         plan = Plan(tokens=2000, prefill="continues", usage="never")
-        async with replicas(tmp_path, 2, **RECOVERY, **limited) as it:
+        async with replicas(tmp_path, 2, journal=HASTY, **RECOVERY, **limited) as it:
             sid = await it.begin(it.a, seed=1, plans=(plan.with_(gate=Gate(25)), plan))
             await it.up.last.wrote(20)
             it.a.kill()

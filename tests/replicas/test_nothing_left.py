@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from tests.support.chaos import Gate, Plan
-from tests.support.replicas import LEASE_S, Replicas, replicas
+from tests.support.replicas import HASTY, LEASE_S, Replicas, replicas
 from tests.support.run import run
 
 SHORT = {"pause_max_s": 1, "ttl_live_s": 3, "ttl_terminal_s": 1, "ttl_record_s": 2}
@@ -31,7 +31,7 @@ def test_every_key_expires(tmp_path: Path) -> None:
     """No key is without a TTL at any time, and once everything has expired there is none."""
 
     async def scenario() -> None:
-        async with replicas(tmp_path, 2, streams=SHORT) as it:
+        async with replicas(tmp_path, 2, streams=SHORT, journal=HASTY) as it:
             await it.begin(it.a, seed=1, plans=Plan(tokens=20, pace_s=0.01))
             paused = await it.begin(it.a, seed=2, plans=Plan(gate=Gate(4)))
             cancelled = await it.begin(it.b, seed=3, plans=Plan(gate=Gate(4)))
@@ -48,7 +48,7 @@ def test_every_key_expires(tmp_path: Path) -> None:
             it.a.signal(signal.SIGTERM)
             assert await it.a.ended() == 0
             assert endless(it) == []
-            deadline = time.monotonic() + SHORT["ttl_live_s"] + 2 * LEASE_S + 2
+            deadline = time.monotonic() + SHORT["ttl_live_s"] + 2 * LEASE_S + 10
             while left := keys(it).keys() - {INDEX}:
                 assert time.monotonic() < deadline, left
                 await asyncio.sleep(0.1)

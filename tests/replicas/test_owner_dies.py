@@ -16,7 +16,7 @@ from tests.support.chaos import Gate, Plan
 from tests.support.follower import Follower
 from tests.support.gateway_process import GatewayProcess
 from tests.support.http import CutBodyError, RawStream
-from tests.support.replicas import TAKEN_OVER_S, Replicas, replicas
+from tests.support.replicas import HASTY, TAKEN_OVER_S, Replicas, replicas
 from tests.support.run import run
 
 TOKENS, LATE = 60, 999_999
@@ -99,7 +99,7 @@ def test_the_owner_is_killed(tmp_path: Path, recovery: bool) -> None:
 
     async def scenario() -> None:
         chance, toll = rng(f"kills {recovery}"), Toll()
-        async with replicas(tmp_path, **(RECOVERY if recovery else {})) as it:
+        async with replicas(tmp_path, journal=HASTY, **(RECOVERY if recovery else {})) as it:
             for n in range(kills):
                 owner = it.gateways[n % 3]
                 followers, wait_s = await killing(it, owner, chance, [n * streams + i for i in range(streams)])
@@ -130,7 +130,7 @@ def test_a_replica_that_stood_still(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         gate = Gate(5)
-        async with replicas(tmp_path) as it:
+        async with replicas(tmp_path, journal=HASTY) as it:
             sid = await it.begin(it.a, seed=9, plans=Plan(tokens=200, gate=gate))
             upstream = it.up.last
             it.a.signal(signal.SIGSTOP)

@@ -9,7 +9,7 @@ from tests.conformance.journal.subjects.redis_cluster import shared_cluster, url
 from tests.support.chaos import Plan
 from tests.support.follower import Follower
 from tests.support.redis_server import RedisServer, replica_of, sentinel_of
-from tests.support.replicas import Replicas, replicas
+from tests.support.replicas import HASTY, Replicas, replicas
 from tests.support.run import run
 
 TOKENS = 120
@@ -33,7 +33,7 @@ async def _control_and_death(it: Replicas) -> None:
     assert (paused.status, paused.json["changed"]) == (200, True), paused
     resumed = await it.control(it.c, first, "resume")
     assert (resumed.status, resumed.json["stream"]["state"]) == (200, "running"), resumed
-    answer = await it.control(it.a, second, "cancel")
+    answer = await it.control(it.a, second, "cancel", wait_s=10)
     assert (answer.status, answer.json["upstream"]) == (200, "closed"), answer
     assert (await cancelled).state == "cancelled"
     it.c.kill()
@@ -51,7 +51,7 @@ def test_a_cluster(tmp_path: Path) -> None:
     async def scenario() -> None:
         for server in shared_cluster():
             server.flush()
-        async with replicas(tmp_path, journal={"url": url_of(shared_cluster())}) as it:
+        async with replicas(tmp_path, journal={"url": url_of(shared_cluster()), **HASTY}) as it:
             await _control_and_death(it)
 
     run(scenario(), 60, fast=True)
