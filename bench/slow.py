@@ -45,13 +45,13 @@ async def against(port: int, key: str, count: int) -> tuple[int, float]:
 class Sockets:
     """Many of them against one port. `left` are those that were still open in the end."""
 
-    def __init__(self, port: int, key: str, lives_s: float = LIVES_S) -> None:
-        self._port, self._key, self._lives_s = port, key.encode("ascii"), lives_s
+    def __init__(self, port: int, key: str) -> None:
+        self._port, self._key = port, key.encode("ascii")
         self.left = 0
         self._opening = asyncio.Semaphore(OPEN_AT_ONCE)
 
     async def run(self, count: int) -> float:
-        """Open so many, of all kinds in turn; returns seconds until the last was gone, at most `lives_s`."""
+        """Open so many, of all kinds in turn; returns seconds until the last was gone, at most `LIVES_S`."""
         kinds = list(KINDS.values())
         return max(await asyncio.gather(*(self._one(*kinds[at % len(kinds)]) for at in range(count))))
 
@@ -60,7 +60,7 @@ class Sockets:
             reader, writer = await asyncio.open_connection(HOST, self._port)
         begun = monotonic()
         try:
-            async with asyncio.timeout(self._lives_s):
+            async with asyncio.timeout(LIVES_S):
                 with suppress(ConnectionError):
                     await self._bother(reader, writer, first.replace(b"%b", self._key), again)
         except TimeoutError:

@@ -240,15 +240,16 @@ def test_more_than_it_can_do(tmp_path: Path, wire: Wire) -> None:
     run(scenario())
 
 
-def test_slow_sockets(tmp_path: Path) -> None:
+def test_slow_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sockets that are slow, idle or greedy are all gone after ten seconds, while others are served.
 
     Some more where the machine is busy: what nothing bounds would stay for ever, and a body without a rate for 35.
     """
+    monkeypatch.setattr(slow, "LIVES_S", 25.0)
 
     async def scenario() -> None:
         async with GatewayProcess({"mock": {"enabled": True}}, tmp_path) as gateway:
-            sockets = slow.Sockets(gateway.port, "any", lives_s=25)
+            sockets = slow.Sockets(gateway.port, "any")
             crowd = Crowd(gateway.port, request(gateway.port, "mock-fast"))
             await crowd.connect(20)
             _, tally = await asyncio.gather(sockets.run(160), crowd.run(20, 10.0))
