@@ -155,7 +155,7 @@ async def house(
             await up.__aenter__()
         try:
             app = create(atlas_settings(*ups, endpoint=endpoint, **sections), clock=clock)
-            async with AtlasServer(app, grace_s=1) as atlas:
+            async with AtlasServer(app) as atlas:
                 yield House(app, atlas, ups)
         finally:
             for up in ups:

@@ -46,7 +46,7 @@ async def books(*plans: Plan, **options: Any) -> AsyncIterator[tuple[House, list
             await up.__aenter__()
         try:
             app = create(atlas_settings(*ups, **options), on_settled=rows.append)
-            async with AtlasServer(app, grace_s=1) as atlas:
+            async with AtlasServer(app) as atlas:
                 yield House(app, atlas, ups), rows
         finally:
             for up in ups:

@@ -230,7 +230,7 @@ async def rows_of(rows: list[Any], *plans: Plan, **endpoint: Any) -> AsyncIterat
             for up in ups:
                 await stack.enter_async_context(up)
             app = create(atlas_settings(*ups, endpoint=endpoint, streams=QUICK), on_settled=rows.append)
-            atlas = await stack.enter_async_context(AtlasServer(app, grace_s=1))
+            atlas = await stack.enter_async_context(AtlasServer(app))
             yield House(app, atlas, ups)
 
 

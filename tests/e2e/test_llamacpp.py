@@ -40,7 +40,7 @@ async def atlas(llama: str, name: str = "chat") -> AsyncIterator[AtlasServer]:
     }[name]
     endpoints = [{"name": name, "model": "*", **way}]
     routes = [{"model": f"{name}/*", "endpoints": [name]}]
-    async with baseline(), AtlasServer(atlas_settings(endpoints=endpoints, routes=routes), grace_s=1) as served:
+    async with baseline(), AtlasServer(atlas_settings(endpoints=endpoints, routes=routes)) as served:
         yield served
 
 

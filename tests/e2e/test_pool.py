@@ -46,7 +46,7 @@ async def unlike(
             for row, (_, own) in zip(shape["endpoints"], members, strict=True):
                 row.update(own)
             app = create(Settings(**shape), clock=clock)
-            async with AtlasServer(app, grace_s=1) as atlas:
+            async with AtlasServer(app) as atlas:
                 yield House(app, atlas, ups)
         finally:
             for up in ups:

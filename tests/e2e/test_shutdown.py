@@ -25,7 +25,7 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.http import Answer, CutBodyError, RawClient, RawStream
 from tests.support.server import atlas_config
 
-MAX_S = 30
+MAX_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,20 +224,29 @@ def test_second_signal(tmp_path: Path) -> None:
                 await it.drains()
                 it.gateway.signal(signal.SIGTERM)
                 assert b'"shutting_down"' in await answer.read()
-            assert await it.gateway.ended(5) == 0
+            assert await it.gateway.ended() == 0
 
     run(scenario(), MAX_S)
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
-    """Ctrl-C on an idle gateway ends it at once, with exit code 0 and without a traceback."""
+    """Ctrl-C on an idle gateway ends it at once, with exit code 0 and without a traceback.
+
+    The quickest of three tells: a machine may be slow, but what lingers does so each time.
+    """
 
     async def scenario() -> None:
         async with place(tmp_path) as it:
-            began = time.monotonic()
-            it.gateway.signal(signal.SIGINT)
-            assert await it.gateway.ended() == 0
-            assert time.monotonic() - began < 1.5
+            took: list[float] = []
+            for _ in range(3):
+                began = time.monotonic()
+                it.gateway.signal(signal.SIGINT)
+                assert await it.gateway.ended() == 0
+                took.append(time.monotonic() - began)
+                if took[-1] < 1.5:
+                    return
+                await it.gateway.start()
+            raise AssertionError(f"it lingered: {took}")
 
     run(scenario(), MAX_S)
 
@@ -286,7 +295,7 @@ def test_request_that_never_comes_whole(tmp_path: Path, sent: bytes) -> None:
         async with place(tmp_path, drain_s=0.3) as it, it.gateway.client() as client:
             await client.send(sent)
             it.gateway.signal()
-            assert await it.gateway.ended(5) == 0
+            assert await it.gateway.ended(9) == 0  # the hard limit is ten
 
     run(scenario(), MAX_S)
 
@@ -300,7 +309,7 @@ def test_body_that_never_comes_whole(tmp_path: Path) -> None:
             await client.send(f"{head}content-length: 100\r\n\r\n{{".encode())
             await it.call("GET", "/livez")
             it.gateway.signal()
-            assert await it.gateway.ended(10) == 0
+            assert await it.gateway.ended(9) == 0  # the hard limit is ten
 
     run(scenario(), MAX_S)
 
@@ -315,7 +324,7 @@ def test_client_that_does_not_read(tmp_path: Path) -> None:
             async with client:
                 await client.stream("POST", CHAT, json=ask("chaos/long"))
                 it.gateway.signal()
-                assert await it.gateway.ended(10) == 0
+                assert await it.gateway.ended(9) == 0
 
     run(scenario(), MAX_S)
 

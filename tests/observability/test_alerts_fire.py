@@ -20,7 +20,7 @@ from tests.support.run import run
 from tests.support.server import atlas_config
 
 HASTE = 150
-WITHIN_S = 25.0
+WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def test_redis_is_killed_and_hangs(tmp_path: Path) -> None:
             it.redis.go_on()
             await it.is_calm()
 
-    run(scenario(), 90)
+    run(scenario(), 240)
 
 
 def test_a_provider_is_down_and_refuses_the_key(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_provider_is_down_and_refuses_the_key(tmp_path: Path) -> None:
             await it.fires("AtlasProviderRefusesKey")
             await it.fires("AtlasEndpointDown")
 
-    run(scenario(), 90)
+    run(scenario(), 240)
 
 
 def test_streams_stall_the_loop_lags_and_the_process_dies(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_streams_stall_the_loop_lags_and_the_process_dies(tmp_path: Path) -> Non
             it.gateway.kill()
             await it.fires("AtlasDown", "AtlasGone")
 
-    run(scenario(), 90)
+    run(scenario(), 240)
 
 
 async def _slowed(gateway: GatewayProcess) -> None:

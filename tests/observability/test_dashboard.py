@@ -46,7 +46,7 @@ def test_no_panel_is_empty(tmp_path: Path) -> None:
                 answers = [await prometheus.query(query) for _, query in QUERIES]
         check(answers)
 
-    run(scenario())
+    run(scenario(), 180)
 
 
 def check(answers: list[list[float]]) -> None:

@@ -121,7 +121,7 @@ class GatewayProcess:
         if self._process is not None:
             self._process.send_signal(number)
 
-    async def logged(self, words: str, timeout: float = 10, *, times: int = 1) -> None:
+    async def logged(self, words: str, timeout: float = 30, *, times: int = 1) -> None:
         """Wait until standard error holds `words`, so many times."""
         await self._until(lambda: self.log.count(words) >= times, timeout, f"log of {words!r}")
 

@@ -21,7 +21,7 @@ import redis
 
 from examples.ports import free_port
 
-_READY_S = 10.0
+_READY_S = 30.0
 ELAPSE = """
 local naked = {}
 for _, key in ipairs(redis.call('KEYS', '*')) do
@@ -179,7 +179,7 @@ def sentinel_of(master: RedisServer, service: str = "atlas") -> Iterator[int]:
     conf.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
         f"sentinel monitor {service} 127.0.0.1 {master.port} 1\n"
-        f"sentinel down-after-milliseconds {service} 200\nsentinel failover-timeout {service} 1000\n"
+        f"sentinel down-after-milliseconds {service} 1000\nsentinel failover-timeout {service} 1000\n"
     )
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([require_redis(), str(conf), "--sentinel"], stdout=log, stderr=log)

@@ -28,7 +28,7 @@ from tests.support.chaos import ChaosProvider
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 _LINGER_0 = struct.pack("ii", 1, 0)
-_END_S = 10
+_END_S = 30
 
 
 class AtlasServer:
@@ -41,7 +41,7 @@ class AtlasServer:
         AssertionError: on leaving, when requests outlived the grace, or the server did not end.
     """
 
-    def __init__(self, served: Settings | App, *, grace_s: float = 2, **options: Any) -> None:
+    def __init__(self, served: Settings | App, *, grace_s: float = 10, **options: Any) -> None:
         self.app: App = _app(served)
         self._lifespan_errors: list[BaseException] = []
         self.server = _Server(
