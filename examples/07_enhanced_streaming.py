@@ -63,7 +63,7 @@ async def main(url: str) -> None:
     """One answer paused and healed, another one cancelled."""
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as client, asyncio.TaskGroup() as tasks:
         first, second = Answer(client), Answer(client)
-        reading = tasks.create_task(first.read(max_tokens=70))
+        reading = tasks.create_task(first.read(max_tokens=160))
         await first.until(60)
         seq = (await first.control("pause"))["seq"]
         await asyncio.sleep(0.3)
