@@ -274,7 +274,7 @@ class RedisJournal:
         (sids,) = await self._reads.ask(layout.PAUSED, due)
         found: list[Record] = []
         for sid, known in (await self._look_at([sid.decode() for sid in sids])).items():
-            if known is None or known.tail < 0 or known.record.state in TERMINAL:
+            if known is None or known.record.state in TERMINAL or (known.tail < 0 and not known.record.paused_since):
                 await self._control.ask(layout.PAUSED, command("ZREM", layout.PAUSED, sid))
             elif known.record.paused_since is None or known.record.paused_since >= moment:
                 await self._mark_paused(sid, known.record.paused_since or self._clock.now())

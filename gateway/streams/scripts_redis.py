@@ -72,8 +72,8 @@ local r = redis.call('HMGET', m, 'state', 'gen', 'pause_seq', 'kept', 'kept_stat
 if not r[1] then return {'unknown'} end
 local tail = tail_of_log()
 if not tail then
-  if op == 'finish' and not TERMINAL[r[1]] and expect_gen == r[2] then  -- it can be said in the record alone
-    redis.call('HSET', m, 'state', end_state, 'end', payload, 'ended', whole(now()))
+  if (op == 'finish' or op == 'expire') and not TERMINAL[r[1]] and expect_gen == r[2] then  -- in the record alone
+    redis.call('HSET', m, 'state', op == 'finish' and end_state or 'cancelled', 'end', payload, 'ended', whole(now()))
     redis.call('HDEL', m, 'pause_seq', 'paused_since', 'kept', 'kept_state')
     redis.call('DEL', request)
   end

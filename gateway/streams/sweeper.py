@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +19,7 @@ from gateway.core.events import TERMINAL, End, State
 from gateway.core.ids import show_sid
 from gateway.core.usage import Usage
 from gateway.streams.fleet import rid_of
-from gateway.streams.journal import JournalError, JournalUnavailable, UnknownStream
+from gateway.streams.journal import ExpiredStream, JournalError, JournalUnavailable, UnknownStream
 from gateway.streams.lifecycle import Op, Outcome, Step
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ AT_ONCE = 16
 A_TURN = 128
 """Streams that one turn looks at; if there are more the next one begins at once."""
 LOST = Failure(Category.OWNER_LOST, "the replica that served this stream is gone")
+OUTLIVED = Failure(Category.JOURNAL_LOST, "the log of this stream expired while no replica served it")
 
 
 class Orphans(Protocol):
@@ -203,16 +205,23 @@ class Sweeper:
         except UnknownStream:
             return not self._orphans.is_unborn(rid)
         record = known.record
-        if (
-            rid_of(record.owner) != rid
-            or record.state in TERMINAL
-            or record.kept is not None  # it needs no owner: resume, cancel or expiry appends its end
-            or known.tail < 0
-        ):
+        if rid_of(record.owner) != rid or record.state in TERMINAL:
             return True
+        if known.tail < 0:
+            return await self._end_without_log(record)
+        if record.kept is not None:
+            return True  # it needs no owner: resume, cancel or expiry appends its end
         if rid != self._orphans.rid and await self._is_revived(record):
             return True
         return not self._is_stopped and await self._end(known)
+
+    async def _end_without_log(self, record: Record) -> bool:
+        """The log expired while nobody lived: its record alone says that nothing comes any more."""
+        end = End(State.FAILED, OUTLIVED.category, OUTLIVED)
+        step = Step(op=Op.FINISH, op_id=f"lost:{self._orphans.rid}:{record.gen}", expect_gen=record.gen, end=end)
+        with suppress(UnknownStream, ExpiredStream):
+            await self._journal.step(record.sid, step)
+        return True
 
     async def _is_revived(self, record: Record) -> bool:
         """Whether this replica goes on with a stream; one whose revival fails, for whatever reason, is only ended."""

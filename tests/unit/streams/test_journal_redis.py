@@ -12,7 +12,7 @@ from gateway.core.errors import Category, Failure
 from gateway.core.events import End, State, Text
 from gateway.core.ids import new_sid
 from gateway.core.usage import Usage
-from gateway.streams.journal import Entry, Journal, JournalError
+from gateway.streams.journal import Entry, ExpiredStream, Journal, JournalError
 from gateway.streams.layout_redis import about, count_of, key_of_log, keys_of, record_of
 from gateway.streams.lifecycle import Op, Step
 from gateway.streams.scripts_redis import FIELDS, Scripts
@@ -136,6 +136,10 @@ async def _nothing_left() -> None:
             assert [key for key in server.names() if client.pttl(key) < 0] == []
         for seconds in (2_000, 90_000, 700_000):
             await subject.elapse(seconds)
+            for record in await journal.paused_since(subject.now()):  # its pause is over though its log is gone
+                with pytest.raises(ExpiredStream):
+                    await journal.step(record.sid, Step(op=Op.EXPIRE, op_id="expire", expect_gen=record.gen))
+                assert (await journal.known(record.sid)).record.state is State.CANCELLED
             assert await journal.paused_since(subject.now()) == []
         assert server.names() == []
 
