@@ -14,7 +14,8 @@ import hashlib
 import itertools
 import logging
 import sys
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.bookkeeping import bound, malformed, payer_of
@@ -141,7 +142,10 @@ class Pipeline:
             if (opened := await self._bound(key, sid, hashlib.sha256(raw).hexdigest())) is not None:
                 return opened
         try:
-            opened = await self._begin(sid, request, principal, options, key)
+            try:
+                opened = await self._begin(sid, request, principal, options, key)
+            except StreamTaken as error:
+                opened = await self._taken(sid, error)
         except BaseException:
             if key is not None:
                 await self.journal.forget(key)
@@ -215,16 +219,28 @@ class Pipeline:
         return self.budgets.metered(source, ticket)
 
     async def _create(self, record: Record, start: Start, kept: bytes | None) -> tuple[Entry, bool]:
-        """The log's entry 0, and whether it is durable."""
+        """The log's entry 0, and whether it is durable.
+
+        Raises:
+            StreamTaken: another replica held this one for dead meanwhile, and goes on with the stream, or ended it.
+        """
         try:
             return await self.journal.create(record, start, kept), True
-        except StreamTaken as error:
-            msg = "another replica held this one for dead and has taken the stream over; try again"
-            raise _unavailable(msg, 503, "owner_lost", RETRY_ELSEWHERE_S) from error
         except JournalUnavailable:
             if not self._ground.policy.degrade:
                 raise
             return Entry.of_control(record.gen, 0, start), False
+
+    async def _taken(self, sid: str, error: StreamTaken) -> Opened:
+        """The stream at its new owner, so that its caller reads what it asked for; begun anew it would run twice."""
+        opened = None
+        with suppress(UnknownStream):
+            owner = (await self.journal.known(sid)).record.owner
+            opened = await self._reopen(sid) if await self.hub.fleet.is_alive(owner) else None
+        if opened is None:
+            msg = "another replica held this one for dead and has taken the stream over; try again"
+            raise _unavailable(msg, 503, "owner_lost", RETRY_ELSEWHERE_S) from error
+        return replace(opened, replayed=False)
 
     def _kept(self, route: str, request: ChatRequest, options: Options, key: str | None) -> bytes | None:
         """What another replica needs to go on with this stream; None where the route is not recovered."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from openai import APIError, APIStatusError
 
+from gateway.recovery import Recovery
 from gateway.streams import layout_redis as layout
 from gateway.streams.writer_redis import Batching
 from gateway.upstream.link_redis import Timing
@@ -42,11 +43,13 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def place(server: RedisServer, plan: Plan, **journal: Any) -> AsyncIterator[tuple[House, RedisProxy]]:
+async def place(
+    server: RedisServer, plan: Plan, *, streams: Any = None, **journal: Any
+) -> AsyncIterator[tuple[House, RedisProxy]]:
     """A gateway, and the network between it and Redis."""
     async with (
         RedisProxy.before(server) as proxy,
-        house(plan, journal={"kind": "redis", "url": proxy.url, "poll_s": 0.2, **journal}) as it,
+        house(plan, journal={"kind": "redis", "url": proxy.url, "poll_s": 0.2, **journal}, streams=streams or {}) as it,
     ):
         yield it, proxy
 
@@ -233,6 +236,34 @@ def test_a_stream_that_was_claimed_while_it_began(server: RedisServer) -> None:
             assert (refused.status, refused.json["error"]["code"]) == (503, "owner_lost")
             assert refused.headers["retry-after"]
             assert it.up.requests == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_stream_that_is_gone_on_with_elsewhere_while_it_began(server: RedisServer, keyed: bool) -> None:
+    """Where its new owner goes on with it, its caller reads that answer: it does not run twice, once for nobody."""
+
+    async def scenario() -> None:
+        plan, recovery = Plan(tokens=TOKENS), {"streams": {"recovery": True}}
+        headers = {"idempotency-key": "k1"} if keyed else {}
+        url = {"kind": "redis", "url": server.url, "poll_s": 0.2}
+        async with place(server, plan, **recovery) as (it, proxy), house(plan, checked=False, journal=url) as other:
+            proxy.refuse_behind(b"on_expiry")
+            asking = asyncio.ensure_future(it.ask(headers))
+            await eventually(lambda: server.names("*:m"), what="the stream to be created")
+            pipeline = other.app.services.pipeline
+            sid = server.names("*:m")[0].split("{")[1].split("}")[0]
+            assert await Recovery(pipeline).revive((await pipeline.journal.known(sid)).record)
+            proxy.refuse(refusing=False)
+            answer = await asking
+            assert (answer.status, sid_of(answer)) == (200, f"str_{sid}")
+            assert answer.json["choices"][0]["message"]["content"] == plan.text()
+            assert "x-atlas-idempotent" not in answer.headers
+            assert (len(it.up.requests), len(other.up.requests)) == (0, 1)
+            if keyed:
+                again = await it.ask(headers)
+                assert (again.json, again.headers["x-atlas-idempotent"]) == (answer.json, "replayed")
 
     run(scenario())
 
