@@ -48,7 +48,7 @@ log = logging.getLogger("atlas.budgets")
 MORE_S = 5.0
 """The longest wait for the next block; longer than a ledger's own deadline."""
 LATE = 10_000
-"""Steps that wait for a ledger that is away; the oldest go first where there are more."""
+"""Bills that wait for a ledger that is away, and reservations to be undone, each; of more the oldest are dropped."""
 BEYOND = 1_000
 """Settled streams whose provider billed on after the end, and may still say how much."""
 
@@ -81,6 +81,7 @@ class Budgets:
     _due: deque[Ticket] = field(default_factory=deque[Ticket])
     _beyond: dict[str, Ticket] = field(default_factory=dict[str, Ticket])
     _late: deque[_Step] = field(default_factory=lambda: deque[_Step](maxlen=LATE))
+    _undone: deque[_Step] = field(default_factory=lambda: deque[_Step](maxlen=LATE))  # by any number of refusals
     _at_work: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -175,7 +176,7 @@ class Budgets:
     @property
     def open(self) -> int:
         """Streams that hold something, and steps that the ledger has not taken yet."""
-        return len(self._open) + len(self._late)
+        return len(self._open) + len(self._late) + len(self._undone)
 
     async def run(self) -> None:
         """Reserve ahead, settle and renew, until cancelled."""
@@ -196,7 +197,7 @@ class Budgets:
         """Wait until everything is settled, before `run` is cancelled; False if it was not in time."""
         try:
             async with asyncio.timeout(within_s):
-                while self._due or self._at_work or self._late:
+                while self._due or self._at_work or self._late or self._undone:
                     await self._try_late()
                     await asyncio.sleep(0.005)
         except (TimeoutError, LedgerUnavailable):
@@ -221,10 +222,10 @@ class Budgets:
         try:
             answer = await self._move(step)
         except LedgerUnavailable as error:
-            self._late.append(step)
+            self._undone.append(step)
             raise _unavailable() from error
         except asyncio.CancelledError:
-            self._late.append(step)
+            self._undone.append(step)
             raise
         now = self.clock.now()
         if isinstance(answer, Denial):
@@ -282,7 +283,7 @@ class Budgets:
         try:
             answer = await self._move(step)
         except LedgerUnavailable as error:
-            self._late.append(_Step(step.tenant, step.asks, step.number, undo=True))  # it may have happened
+            self._undone.append(_Step(step.tenant, step.asks, step.number, undo=True))  # it may have happened
             ticket.forfeit(asks)
             _answer(ticket, error)
             return
@@ -305,12 +306,12 @@ class Budgets:
             self._late.append(step)
 
     async def _try_late(self) -> None:
-        while self._late:
-            step = self._late.popleft()
+        while waiting := self._late or self._undone:
+            step = waiting.popleft()
             try:
                 answer = await self._move(step)
             except (LedgerUnavailable, asyncio.CancelledError):
-                self._late.appendleft(step)
+                waiting.appendleft(step)
                 raise
             if step.undo and not isinstance(answer, Denial):
                 asks = [
@@ -325,8 +326,8 @@ class Budgets:
             try:
                 await self._try_late()
                 await self.ledger.renew(self.rid, self._held())
-            except LedgerUnavailable:
-                log.warning("the budgets' ledger does not answer; %d steps wait for it", len(self._late))
+            except LedgerUnavailable as error:
+                log.warning("%s; %d steps wait", error, len(self._late) + len(self._undone))
 
     def _held(self) -> list[tuple[Budget, int, int]]:
         held: dict[tuple[Budget, int], int] = {}

@@ -223,7 +223,7 @@ class RedisLedger:
         try:
             return await self._lane.call(script, keys, *arguments)
         except (LinkDown, LinkRefused) as error:
-            msg = f"the budgets' Redis does not answer ({error})"
+            msg = f"the budgets' Redis takes nothing ({error})"
             raise LedgerUnavailable(msg) from error
 
 

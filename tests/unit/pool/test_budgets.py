@@ -323,6 +323,28 @@ class _Away(MemoryLedger):
         return await super().move(rid, number, asks)
 
 
+def test_refusals_displace_no_bill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are refused while the ledger takes nothing, what ended meanwhile is charged in the end."""
+    monkeypatch.setattr("gateway.pool.budgets.LATE", 5)
+
+    async def scenario() -> None:
+        async with replica(ledger := _Away(), tokens(1000)) as budgets:
+            await budgets.admit("s", WHO, asked(), EveryEventIsAToken())
+            ledger.away = True
+            budgets.on_settled(bill("s", Usage(input_tokens=10, output_tokens=5)))
+            budgets.close("s")
+            assert not await budgets.flush(0.05)
+            for number in range(20):
+                with pytest.raises(RequestError) as caught:
+                    await budgets.admit(f"t{number}", WHO, asked(), EveryEventIsAToken())
+                assert (caught.value.status, caught.value.code) == (503, "budget_unavailable")
+            ledger.away = False
+            assert await budgets.flush()
+            assert await ledger.spent(tokens(1000)) == (15, 0)
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_settlement_waits_for_the_ledger(lost: bool) -> None:
     """A settlement whose answer is lost, or that did not arrive, is made once when the ledger is back."""
