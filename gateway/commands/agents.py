@@ -99,7 +99,7 @@ def _watched(client: Client, path: str, task: str, terminal: Terminal) -> Iterat
     try:
         with client.lines("POST", path, body={"input": task, "stream": True}) as (_, headers, lines):
             sid = headers.get("x-atlas-stream-id", "")
-            for told in events(lines):
+            for told in events(lines, terminal.expect_reader):
                 after = told.id
                 yield told
                 if told.kind == "end":

@@ -38,23 +38,32 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How the follower waits: `sleep` and `monotonic` of the machine, `lost` is told of each lost connection."""
+    """How the follower waits: `sleep` and `monotonic` of the machine, `lost` is told of each lost connection.
+
+    `quiet` is called at each heartbeat, while nothing else comes.
+    """
 
     sleep: Callable[[float], None]
     monotonic: Callable[[], float]
     lost: Callable[[str], None] = lambda _why: None
     patience_s: float = PATIENCE_S
+    quiet: Callable[[], None] = lambda: None
 
 
 def patient(terminal: Terminal) -> Waiting:
     """The machine's own clock; what was lost is told beside the answer."""
-    return Waiting(time.sleep, time.monotonic, lambda why: terminal.complain(f"[{one_line(why)}; trying again]"))
+    return Waiting(
+        time.sleep, time.monotonic, lambda why: terminal.complain(f"[{one_line(why)}; trying again]"),
+        quiet=terminal.expect_reader,
+    )  # fmt: skip
 
 
-def events(lines: Iterable[str]) -> Iterator[Told]:
-    """The events of an SSE body; what is cut off at its end is no event."""
+def events(lines: Iterable[str], quiet: Callable[[], None] = lambda: None) -> Iterator[Told]:
+    """The events of an SSE body; what is cut off at its end is no event. `quiet` is called at each comment."""
     fields: dict[str, str] = {}
     for line in lines:
+        if line.startswith(":"):
+            quiet()
         if line:
             name, _, value = line.partition(":")
             if name:
@@ -79,7 +88,7 @@ def follow(client: Client, sid: str, waiting: Waiting, after: str | None = None)
                 if status == 204:
                     return
                 met = True
-                for told in events(lines):
+                for told in events(lines, waiting.quiet):
                     after = told.id or after
                     since, pause_s = waiting.monotonic(), FIRST_PAUSE_S
                     yield told

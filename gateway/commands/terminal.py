@@ -6,10 +6,14 @@ what they are.
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import re
+import select
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -49,6 +53,18 @@ class Terminal:
     def abandon(self) -> None:
         """The answer cannot be written: what is left of it goes nowhere, also what is flushed at the very end."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+
+    def expect_reader(self) -> None:
+        """Notice that whoever read the answer is gone, while there is nothing to write.
+
+        Raises:
+            BrokenPipeError: nobody would read it.
+        """
+        with suppress(io.UnsupportedOperation):
+            look = select.poll()
+            look.register(self._out.fileno(), 0)
+            if any(found & select.POLLERR for _, found in look.poll(0)):
+                raise BrokenPipeError(errno.EPIPE, "nobody reads the answer")
 
     def text(self, text: str) -> None:
         """A part of the answer that somebody else wrote: a terminal is spared what it would obey."""

@@ -154,6 +154,34 @@ def test_ctrl_c_ends_the_loop_around_it() -> None:
     run(scenario())
 
 
+def test_a_tail_that_nobody_reads_ends() -> None:
+    """When its reader has left, a tail of a silent stream ends at the next heartbeat, not at the next word."""
+
+    async def scenario() -> None:
+        gate = Gate()
+        quick = {"server": {"heartbeat_s": 0.05}, "streams": {"tick_s": 0.02}}
+        async with house(Plan(tokens=6, gate=gate), **quick) as it, held(it, gate) as answer:
+            command = str(Path(sys.executable).with_name("atlas"))
+            reads, writes = os.pipe()
+            process = await asyncio.create_subprocess_exec(
+                command, "streams", "tail", sid_of(answer), "--url", it.atlas.base_url,
+                stdout=writes, stderr=subprocess.PIPE, env={},
+            )  # fmt: skip
+            os.close(writes)
+            assert process.stderr is not None
+            try:
+                assert truth(1, 6).encode().startswith(await asyncio.to_thread(os.read, reads, 100))
+                os.close(reads)
+                assert await asyncio.wait_for(process.wait(), 10) == 141
+                assert b"Traceback" not in await process.stderr.read()
+            finally:
+                gate.open()
+                if process.returncode is None:
+                    process.kill()
+
+    run(scenario())
+
+
 def test_tail_survives_lost_connections() -> None:
     """A tail whose connection is reset again and again misses no event and repeats none."""
 
