@@ -29,11 +29,11 @@ from tests.properties.test_two_owners import check_words
 from tests.replicas.figures import figure
 from tests.support.redis_server import shared_redis
 from tests.unit.streams.fleet_world import BRISK
-from tests.unit.streams.redis_world import QUICK
+from tests.unit.streams.redis_world import STEADY
 from tests.unit.streams.world import TENANT, Log, Said, World, follow, text
 
 Served = list[tuple[int, int, Event]]
-IN_TIME_S = 8.0
+IN_TIME_S = 20.0
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Side(World):
 
     def __init__(self, url: str) -> None:
         clock = SystemClock()
-        journal = RedisJournal(Link(url, clock, timing=QUICK), Lifetimes(), clock, on_grown=self._grown)
+        journal = RedisJournal(Link(url, clock, timing=STEADY), Lifetimes(), clock, on_grown=self._grown)
         self.fleet = RedisFleet(new_sid()[:8], journal, clock, timing=BRISK)
         super().__init__(fleet=self.fleet, shared=journal)  # type: ignore[arg-type]
         self.fleet.attach(self.hub)

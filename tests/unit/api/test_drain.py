@@ -12,6 +12,7 @@ from gateway.streams.hub import Channel, Hub, Owner
 from gateway.streams.journal import HandedOver, JournalError, JournalUnavailable
 from tests.support.clock import ManualClock
 from tests.support.run import run
+from tests.support.signals import eventually
 
 
 class Entrance:
@@ -142,9 +143,7 @@ def test_readers_of_streams_elsewhere_are_not_waited_for() -> None:
         await asyncio.sleep(0)
         assert reader.error is None, "it is served on as long as this process is here anyhow"
         own.leave()
-        async with asyncio.timeout(1):
-            while reader.error is None:  # noqa: ASYNC110  nobody rings for that
-                await asyncio.sleep(0.01)
+        await eventually(lambda: reader.error is not None)
         assert isinstance(reader.error, HandedOver)
         busy.clear()
         await waiting

@@ -15,7 +15,8 @@ from gateway.streams.journal_redis import Lifetimes, RedisJournal
 from gateway.streams.lifecycle import Op, Outcome, Record, Step
 from gateway.streams.sweeper import Sweeper
 from gateway.upstream.link_redis import Link, Timing
-from tests.unit.streams.redis_world import QUICK, append, begin, texts, until
+from tests.support.signals import PATIENCE_S
+from tests.unit.streams.redis_world import STEADY, append, begin, texts, until
 
 BRISK = FleetTiming(lease_s=0.6, poll_s=0.1, watch_s=0.1, watched_s=0.3, health_s=0.1, alive_s=0.05)
 """Everything at a tenth."""
@@ -67,6 +68,7 @@ class Replica:
         self.sweeper = Sweeper(self.fleet.orphans, self.journal, self.hub, self, sweep_s=0.05, rng=random.Random(1))
         self.revived: list[str] = []
         self.revives = False
+        self._lease_s = timing.lease_s
         self._tasks: list[asyncio.Task[None]] = []
 
     def _grown(self, sids: Any) -> None:
@@ -124,6 +126,20 @@ class Replica:
         channel.attach(reader)
         return channel, reader
 
+    async def sees(self, owner: str, *, alive: bool) -> None:
+        """Returns once that owner's replica is held for alive here, or for dead."""
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.fleet.is_alive(owner) is not alive:  # noqa: ASYNC110  another process' business
+                await asyncio.sleep(0.01)
+
+    async def sweep(self) -> None:
+        """One turn of the sweeper, whose replica may judge others all the while: it holds its own lease."""
+        lease, held = self.fleet.lease, None
+        while held is None or held != lease._since or lease.held_s < self._lease_s:
+            await until(lambda: lease.held_s >= self._lease_s)
+            held = lease._since
+            await self.sweeper.turn()
+
     async def say(self, record: Record, first: int, *words: str) -> None:
         """The owner appends an entry."""
         await append(self.journal, record.sid, texts(record.gen, first, *words))
@@ -135,7 +151,7 @@ async def replicas(
     url: str,
     *,
     timing: FleetTiming = BRISK,
-    link_timing: Timing = QUICK,
+    link_timing: Timing = STEADY,
     sweeping: bool = False,
     listening: bool = True,
 ) -> AsyncIterator[list[Replica]]:

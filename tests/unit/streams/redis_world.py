@@ -1,29 +1,43 @@
 """A Redis journal for tests of its own: on the shared server, perhaps through a network that misbehaves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.core.clock import SystemClock
 from gateway.core.events import Start, Text
 from gateway.core.ids import new_sid
-from gateway.streams.journal import Appended, Entry
+from gateway.streams.journal import Appended, Entry, JournalUnavailable
 from gateway.streams.journal_redis import Lifetimes, RedisJournal
 from gateway.streams.lifecycle import Record
 from gateway.streams.writer_redis import Batching
 from gateway.upstream.link_redis import Link, Observer, Timing
+from tests.support.signals import PATIENCE_S
 
+STEADY = Timing(
+    connect_s=PATIENCE_S, reply_s=PATIENCE_S, answer_s=PATIENCE_S, patience_s=PATIENCE_S, pause_s=0.002,
+    pause_max_s=0.02,
+)  # fmt: skip
+"""Where Redis answers, or says at once that it does not: nothing is asked twice because a machine stood still."""
 QUICK = Timing(connect_s=1.0, reply_s=0.1, answer_s=3.0, patience_s=2.0, pause_s=0.002, pause_max_s=0.02)
+"""Where Redis says nothing at all."""
 
 
 @asynccontextmanager
 async def journal_at(
-    url: str, *, timing: Timing = QUICK, observer: Observer | None = None, **changes: Any
+    url: str,
+    *,
+    timing: Timing = STEADY,
+    observer: Observer | None = None,
+    batching: Batching | None = None,
+    **changes: Any,
 ) -> AsyncIterator[RedisJournal]:
     """A running journal on the machine's own clock."""
     clock = SystemClock()
-    journal = RedisJournal(Link(url, clock, timing=timing, observer=observer), Lifetimes(), clock, **changes)
+    link = Link(url, clock, timing=timing, observer=observer)
+    batching = batching or Batching(give_up_s=PATIENCE_S)
+    journal = RedisJournal(link, Lifetimes(), clock, batching=batching, **changes)
     task = asyncio.create_task(journal.run())
     try:
         yield journal
@@ -74,11 +88,20 @@ async def log_of(journal: RedisJournal, sid: str) -> list[str]:
             for event in entry.events]  # fmt: skip
 
 
-async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+T = TypeVar("T")
+
+
+async def as_soon_as_may_be(ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer to a question that is asked again while the journal is away."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with suppress(JournalUnavailable):
+                return await ask()
+            await asyncio.sleep(0.01)
+
+
+async def until(condition: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
     """Waits for something that another task does."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110  another task's business
             await asyncio.sleep(0.002)
-
-
-BATCHING = Batching(give_up_s=0.5)

@@ -10,7 +10,7 @@ import pytest
 
 from examples.ports import free_port
 from gateway.core.ids import new_sid
-from gateway.streams.journal import Appended, JournalUnavailable, Known, UnknownStream
+from gateway.streams.journal import Appended, JournalUnavailable, UnknownStream
 from gateway.streams.journal_redis import RedisJournal
 from gateway.streams.layout_redis import keys_of
 from gateway.streams.lifecycle import Op, Outcome, Record, Step
@@ -20,7 +20,7 @@ from gateway.upstream.slots_redis import slot_of
 from tests.conformance.journal.subjects.redis_cluster import shared_cluster, url_of
 from tests.support.redis_server import RedisServer, cluster
 from tests.support.run import run
-from tests.unit.streams.redis_world import QUICK, append, begin, journal_at, log_of, texts, until
+from tests.unit.streams.redis_world import STEADY, append, as_soon_as_may_be, begin, journal_at, log_of, texts, until
 
 
 def ask(server: RedisServer, *command: Any) -> Any:
@@ -49,16 +49,6 @@ async def pause(journal: RedisJournal, sid: str) -> int:
     answer, _ = await journal.step(sid, Step(op=Op.PAUSE, op_id=new_sid()))
     assert answer.outcome is Outcome.CHANGED
     return answer.gen
-
-
-async def known_again(journal: RedisJournal, sid: str) -> Known:
-    """What is known of a stream, as soon as its node answers."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                return await journal.known(sid)
-            except JournalUnavailable:
-                await asyncio.sleep(0.02)
 
 
 # A slot that moves.
@@ -133,10 +123,14 @@ def test_a_slot_moves_under_way() -> None:
 
 async def _stuck() -> None:
     servers = shared_cluster()
-    timing = replace(QUICK, answer_s=0.3)
-    async with journal_at(url_of(servers), timing=timing, batching=Batching(give_up_s=0.3)) as journal:
-        record = await begin(journal, sid=in_slots_of(0))
-        assert await append(journal, record.sid, texts(record.gen, 1, "a")) is Appended.ACKED
+    timing = replace(STEADY, answer_s=0.3)
+    async with (
+        journal_at(url_of(servers)) as other,
+        journal_at(url_of(servers), timing=timing, batching=Batching(give_up_s=0.3)) as journal,
+    ):
+        record = await begin(other, sid=in_slots_of(0))
+        assert await append(other, record.sid, texts(record.gen, 1, "a")) is Appended.ACKED
+        assert (await as_soon_as_may_be(lambda: journal.known(record.sid))).tail == 1
         move = Move(slot_of(record.sid), servers[0], servers[1])
         move.begin()
         move.carry()
@@ -144,12 +138,12 @@ async def _stuck() -> None:
         with pytest.raises(JournalUnavailable):
             await pause(journal, record.sid)
         move.end(servers)
-        assert await log_of(journal, record.sid) == ["Start", "a"]
-        await pause(journal, record.sid)
+        assert await as_soon_as_may_be(lambda: log_of(journal, record.sid)) == ["Start", "a"]
+        await pause(other, record.sid)
         back = Move(move.slot, servers[1], servers[0])
         for step in (back.begin, back.carry, lambda: back.end(servers)):
             step()
-        assert await log_of(journal, record.sid) == ["Start", "a", "Pause"]
+        assert await as_soon_as_may_be(lambda: log_of(journal, record.sid)) == ["Start", "a", "Pause"]
 
 
 def test_a_slot_that_is_stuck_is_said() -> None:
@@ -163,10 +157,10 @@ def test_a_slot_that_is_stuck_is_said() -> None:
 async def _one_died() -> None:
     states: list[float] = []
     with cluster(3) as servers:
-        timing = replace(QUICK, answer_s=0.4, patience_s=0.1)
+        timing = replace(STEADY, answer_s=2.0, patience_s=0.1)
         observer = Observer(on_state=states.append)
         async with journal_at(
-            url_of(servers), timing=timing, observer=observer, batching=Batching(give_up_s=0.3)
+            url_of(servers), timing=timing, observer=observer, batching=Batching(give_up_s=2.0)
         ) as journal:
             dead, alive = await begin(journal, sid=in_slots_of(0)), await begin(journal, sid=in_slots_of(1))
             for record in (dead, alive):
@@ -187,7 +181,7 @@ async def _one_died() -> None:
             await asyncio.to_thread(servers[0].start)
             await until(lambda: states == [0.0, 1.0])
             with pytest.raises(UnknownStream):  # it kept nothing on disk
-                await known_again(journal, dead.sid)
+                await as_soon_as_may_be(lambda: journal.known(dead.sid))
             assert await append(journal, dead.sid, texts(dead.gen, 2, "b")) is Appended.MISSING
 
 

@@ -1,5 +1,6 @@
 """Every command's reply is lost once in turn, and every command comes too late once: nothing is doubled or lost."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from gateway.streams.lifecycle import Op, Outcome, Step
 from tests.support.redis_proxy import RedisProxy
 from tests.support.redis_server import shared_redis
 from tests.support.run import run
-from tests.unit.streams.redis_world import append, begin, journal_at, log_of, texts
+from tests.unit.streams.redis_world import STEADY, append, begin, journal_at, log_of, texts
 
 LOG = ["Start", "a", "b", "c", "d", "Pause", "held", "Resume", "e", "f", "End"]
 
@@ -71,7 +72,7 @@ async def _lose_each(*, silent: bool) -> None:
         expected, count = await undisturbed(proxy)
         assert count > 20
         for number in range(count):
-            async with journal_at(proxy.url) as journal:
+            async with journal_at(proxy.url, timing=replace(STEADY, reply_s=0.1) if silent else STEADY) as journal:
                 proxy.begin(lose=number, silent=silent)
                 story = await whole_life(journal)
             assert story == expected, f"reply {number} lost, to {proxy.seen[number]!r}"

@@ -130,11 +130,12 @@ def test_a_stopped_owner_finds_its_stream_ended(server: RedisServer) -> None:
             record, session = await stopped.begin()
             proxy.refuse()
             await until(lambda: _is_swept(server, stopped))
-            assert session.nudges == 1
+            assert session.nudges >= 1
+            before = session.nudges
             proxy.refuse(refusing=False)
-            await until(lambda: session.nudges == 2)
+            await until(lambda: session.nudges > before)
             assert await append(stopped.journal, record.sid, texts(record.gen, 1, "late")) is Appended.FENCED
-            assert await living.fleet.is_alive(record.owner)
+            await living.sees(record.owner, alive=True)
 
     run(story())
 
@@ -145,10 +146,10 @@ def test_leaving_hands_over_at_once(server: RedisServer) -> None:
     async def story() -> None:
         async with replicas(2, server.url, sweeping=True) as living:
             await until(lambda: all(replica.fleet.lease.held_s >= BRISK.lease_s for replica in living))
-            async with replicas(1, server.url, timing=HINTS_ONLY) as (leaver,):
+            async with replicas(1, server.url, timing=replace(HINTS_ONLY, lease_s=60)) as (leaver,):
                 record, _ = await leaver.begin()
                 await leaver.fleet.leave_fleet()
-                await until(lambda: _is_swept(server, leaver), within_s=1)
+                await until(lambda: _is_swept(server, leaver))
                 (end,) = await _controls(living[0], record.sid)
                 assert end.reason == "owner_lost"
 
@@ -162,7 +163,7 @@ def test_readers_elsewhere_are_hinted_of_an_end(server: RedisServer) -> None:
         timing = FleetTiming(lease_s=0.3, poll_s=30)
         async with (
             replicas(1, server.url, timing=timing, sweeping=True),
-            replicas(1, server.url, timing=timing) as (other,),
+            replicas(1, server.url, timing=HINTS_ONLY) as (other,),
             replicas(1, server.url, timing=timing) as (dead,),
         ):
             record, _ = await dead.begin()
@@ -177,7 +178,7 @@ def test_nobody_is_held_for_dead_after_an_outage(server: RedisServer) -> None:
     """All leases are gone when Redis comes back after a stop: the living have time to renew, no stream is ended."""
 
     async def story(server: RedisServer) -> None:
-        async with replicas(3, server.url, sweeping=True) as living:
+        async with replicas(3, server.url, link_timing=QUICK, sweeping=True) as living:
             records = [(await replica.begin())[0] for replica in living]
             await until(lambda: all(replica.fleet.lease.held_s >= BRISK.lease_s for replica in living))
             server.pause()
@@ -208,14 +209,13 @@ def test_one_stream_that_cannot_be_settled_stops_no_other(
                 return await known(sid)
 
             monkeypatch.setattr(living.journal, "known", stumble)
-            await until(lambda: living.fleet.lease.held_s >= BRISK.lease_s)
             await dead.fleet.leave_fleet()
-            await living.sweeper.turn()
+            await living.sweep()
             with server.client() as client:
                 assert client.smembers(key_of_owned(dead.rid)) == {bad.encode()}
             monkeypatch.undo()
-            await living.sweeper.turn()
-            await living.sweeper.turn()
+            await living.sweep()
+            await living.sweep()
             assert _is_swept(server, dead)
 
     run(story())
@@ -235,9 +235,8 @@ def test_a_stream_whose_revival_fails_is_ended(
                 raise ZeroDivisionError
 
             monkeypatch.setattr(living, "revive", stumble)
-            await until(lambda: living.fleet.lease.held_s >= BRISK.lease_s)
             await dead.fleet.leave_fleet()
-            await living.sweeper.turn()
+            await living.sweep()
             (end,) = await _controls(living, record.sid)
             assert (end.state, end.reason, end.failure.category) == (State.FAILED, "owner_lost", Category.OWNER_LOST)
 
@@ -305,7 +304,7 @@ def test_a_stray_is_ended_by_its_own_replica(server: RedisServer, monkeypatch: p
     monkeypatch.setattr("gateway.streams.orphans_redis.STRAY_S", 0.0)
 
     async def story() -> None:
-        async with replicas(1, server.url) as (replica,):
+        async with replicas(1, server.url, timing=HINTS_ONLY) as (replica,):
             served, _ = await replica.begin()
             stray, _ = await replica.begin()
             replica.hub.disown(replica.hub.channels[stray.sid])

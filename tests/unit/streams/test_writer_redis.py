@@ -13,7 +13,8 @@ from gateway.upstream.link_redis import Observer, Wire
 from tests.support.redis_proxy import RedisProxy
 from tests.support.redis_server import RedisServer, replica_of, sentinel_of, shared_redis
 from tests.support.run import run
-from tests.unit.streams.redis_world import BATCHING, QUICK, append, begin, journal_at, log_of, texts, until
+from tests.support.signals import PATIENCE_S
+from tests.unit.streams.redis_world import QUICK, append, as_soon_as_may_be, begin, journal_at, log_of, texts, until
 
 _numbers = iter(range(1_000_000))
 
@@ -90,7 +91,11 @@ def test_the_next_append_may_be_given_while_settling() -> None:
 async def _twin(kind: type[Writer]) -> list[str]:
     """The first copy came in, then a pause, then the second copy."""
     server = shared_redis()
-    async with RedisProxy.before(server) as proxy, journal_at(proxy.url) as journal, journal_at(server.url) as other:
+    async with (
+        RedisProxy.before(server) as proxy,
+        journal_at(proxy.url, timing=QUICK) as journal,
+        journal_at(server.url) as other,
+    ):
         journal._writer.__class__ = kind
         record = await begin(journal)
         sid = record.sid
@@ -126,7 +131,9 @@ def test_the_rule_of_twins_is_needed() -> None:
 # A failover that lost the end of a log: an older copy of the keys is put in the place of the log.
 
 
-async def _failover(kind: type[Writer], *, control: bool, batching: Batching = BATCHING) -> tuple[Appended, list[str]]:
+async def _failover(
+    kind: type[Writer], *, control: bool, batching: Batching | None = None
+) -> tuple[Appended, list[str]]:
     server = shared_redis()
     async with journal_at(server.url, batching=batching) as journal:
         journal._writer.__class__ = kind
@@ -174,7 +181,7 @@ def test_a_lost_pause_is_not_glossed_over() -> None:
 
 def test_what_is_not_at_hand_cannot_be_repaired() -> None:
     """If the lost entries are not all at hand, the stream cannot go on."""
-    small = Batching(ring_bytes=60)
+    small = Batching(ring_bytes=60, give_up_s=PATIENCE_S)
     assert run(_failover(Writer, control=False, batching=small)) == (Appended.REGRESSED, ["Start", "a"])
 
 
@@ -183,36 +190,35 @@ def test_what_is_not_at_hand_cannot_be_repaired() -> None:
 
 async def _stalled() -> None:
     with RedisServer.started() as server:
-        async with journal_at(server.url, batching=BATCHING, timing=replace(QUICK, answer_s=0.5)) as journal:
-            record = await begin(journal)
+        impatient = replace(QUICK, answer_s=0.5)
+        async with (
+            journal_at(server.url) as other,
+            journal_at(server.url, batching=Batching(give_up_s=0.5), timing=impatient) as journal,
+        ):
+            record = await begin(other)
+            assert (await as_soon_as_may_be(lambda: journal.known(record.sid))).tail == 0
             server.pause()
             assert await append(journal, record.sid, texts(record.gen, 1, "a")) is Appended.UNKNOWN
             with pytest.raises(JournalUnavailable):
                 await journal.known(record.sid)
             server.go_on()
-            async with asyncio.timeout(5):
-                while True:
-                    try:
-                        log = await log_of(journal, record.sid)
-                        break
-                    except JournalUnavailable:
-                        await asyncio.sleep(0.01)
+            log = await as_soon_as_may_be(lambda: log_of(journal, record.sid))
             assert log in (["Start"], ["Start", "a"])
 
 
 async def _stalled_behind() -> None:
     with RedisServer.started() as server:
-        async with journal_at(server.url, batching=replace(BATCHING, max_events=5)) as journal:
-            records = [await begin(journal) for _ in range(12)]
+        async with journal_at(server.url, batching=Batching(give_up_s=0.5, max_events=5), timing=QUICK) as journal:
+            records = [await as_soon_as_may_be(lambda: begin(journal)) for _ in range(12)]
             server.pause()
             under_way = [append(journal, record.sid, texts(record.gen, 1, "a")) for record in records]
             assert set(await asyncio.gather(*under_way)) == {Appended.UNKNOWN}
             server.go_on()
-            async with asyncio.timeout(5):
-                while True:
-                    record = await begin(journal)
-                    if await append(journal, record.sid, texts(record.gen, 1, "b")) is Appended.ACKED:
-                        break
+            outcome = Appended.UNKNOWN
+            while outcome is Appended.UNKNOWN:
+                record = await as_soon_as_may_be(lambda: begin(journal))
+                outcome = await append(journal, record.sid, texts(record.gen, 1, "b"))
+            assert outcome is Appended.ACKED
 
 
 def test_what_waits_behind_a_stalled_pipeline_is_unknown_too() -> None:
@@ -299,7 +305,7 @@ async def _promoted() -> list[str]:
         sentinel_of(master) as sentinel,
     ):
         url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel}/atlas"
-        async with journal_at(url, timing=replace(QUICK, answer_s=15)) as journal:
+        async with journal_at(url) as journal:
             record = await begin(journal)
             assert await append(journal, record.sid, texts(record.gen, 1, "a")) is Appended.ACKED
             with master.client() as client:

@@ -12,6 +12,7 @@ from gateway.upstream.transport import Transport, parse_url
 from tests.support.baseline import baseline
 from tests.support.chaos import ChaosProvider, Gate, Plan
 from tests.support.run import run
+from tests.support.signals import PATIENCE_S
 from tests.unit.upstream.raw_server import raw_server
 
 URL = "http://provider.invalid/v1/chat/completions"
@@ -23,7 +24,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 async def through(proxy: str) -> AsyncIterator[Transport]:
     """A transport that goes through `proxy`; nothing of it may be left behind."""
     async with baseline():
-        made = Transport(Timeouts(connect_s=2), proxy=proxy)
+        made = Transport(Timeouts(connect_s=PATIENCE_S), proxy=proxy)
         try:
             yield made
         finally:

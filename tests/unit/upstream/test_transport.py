@@ -15,6 +15,7 @@ from gateway.upstream.transport import Transport, Trust, parse_url
 from tests.support.baseline import baseline
 from tests.support.chaos import ChaosProvider, Gate, Plan
 from tests.support.run import run
+from tests.support.signals import PATIENCE_S
 from tests.unit.upstream.raw_server import RESET, raw_server
 
 ASKING = b'{"stream": true, "messages": []}'
@@ -22,10 +23,10 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @asynccontextmanager
-async def transport(tls: ssl.SSLContext | None = None) -> AsyncIterator[Transport]:
+async def transport(tls: ssl.SSLContext | None = None, *, connect_s: float = PATIENCE_S) -> AsyncIterator[Transport]:
     """One transport; nothing of it may be left behind."""
     async with baseline():
-        made = Transport(Timeouts(connect_s=2), tls=tls)
+        made = Transport(Timeouts(connect_s=connect_s), tls=tls)
         try:
             yield made
         finally:
@@ -64,7 +65,7 @@ def test_name_that_does_not_exist(name: str) -> None:
     """A host name that cannot be resolved, or is none, is `connect`."""
 
     async def go() -> None:
-        async with transport() as made:
+        async with transport(connect_s=2) as made:
             assert (await refused(made, f"http://{name}/x")).category is Category.CONNECT
 
     run(go())
