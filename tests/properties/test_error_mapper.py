@@ -113,9 +113,9 @@ def test_bottomless(mapper: Any) -> None:
 def test_no_text_is_slow(mapper: Any, filler: str) -> None:
     """The largest body that is read is searched for words in a tenth of a second."""
     body = json.dumps({"error": {"message": filler * (60_000 // len(filler))}}).encode()
-    begun = time.perf_counter()
+    begun = time.process_time()
     mapper.from_answer(400, {}, body, 0)
-    assert time.perf_counter() - begun < 0.1
+    assert time.process_time() - begun < 0.1
 
 
 @given(st.integers(100, 999))

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.conformance.journal.subjects.redis_cluster import shared_cluster, url_of
 from tests.support.chaos import Plan
 from tests.support.follower import Follower
-from tests.support.redis_server import RedisServer, replica_of, sentinel_of
+from tests.support.redis_server import RedisServer, kill_watched, replica_of, sentinel_of
 from tests.support.replicas import HASTY, Replicas, replicas
 from tests.support.run import run
 
@@ -58,23 +58,23 @@ def test_a_cluster(tmp_path: Path) -> None:
 
 
 @contextmanager
-def _with_sentinel() -> Iterator[tuple[RedisServer, str]]:
+def _with_sentinel() -> Iterator[tuple[RedisServer, int]]:
     with (
         RedisServer.started(tcp=True) as master,
         replica_of(master),
         sentinel_of(master) as port,
     ):
-        yield master, f"redis+sentinel://127.0.0.1:{port}/atlas"
+        yield master, port
 
 
 def test_a_failover(tmp_path: Path) -> None:
     """When the master dies under running streams the replica is the master, and every reader gets the whole answer."""
 
-    async def scenario(master: RedisServer, url: str) -> None:
-        async with replicas(tmp_path, journal={"url": url}) as it:
+    async def scenario(master: RedisServer, sentinel: int) -> None:
+        async with replicas(tmp_path, journal={"url": f"redis+sentinel://127.0.0.1:{sentinel}/atlas"}) as it:
             begun = await _followed(it, 6)
             await it.ended(it.a, await it.begin(it.a, seed=99, plans=Plan(tokens=2)))
-            master.kill()
+            kill_watched(master, sentinel)
             for _, task in begun:
                 follower = await task
                 follower.check(TOKENS)
@@ -82,5 +82,5 @@ def test_a_failover(tmp_path: Path) -> None:
             again = await it.begin(it.b, seed=98, plans=Plan(tokens=2))
             assert (await it.ended(it.c, again))["state"] == "completed"
 
-    with _with_sentinel() as (master, url):
-        run(scenario(master, url), 60, fast=True)
+    with _with_sentinel() as (master, sentinel):
+        run(scenario(master, sentinel), 60, fast=True)

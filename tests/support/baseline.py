@@ -3,7 +3,7 @@
     async with baseline(slots=lambda: pool.in_use):
         ...
 
-The check begins when the block has ended and gives what is about to end up to two seconds.
+The check begins when the block has ended and gives what is about to end some time.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-_TRIES, _PAUSE_S = 200, 0.01
+_TRIES, _PAUSE_S = 2000, 0.01
 
 
 @asynccontextmanager

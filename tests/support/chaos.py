@@ -16,6 +16,7 @@ token counts among them are answered as `counting` says.
 import asyncio
 import itertools
 import json
+import socket
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -74,6 +75,7 @@ class ChaosProvider:
         self._errors: list[BaseException] = []
         self._numbers = itertools.count(1)
         self._server: asyncio.Server | None = None
+        self._place: socket.socket | None = None
         self.leaves = False
 
     @property
@@ -106,11 +108,18 @@ class ChaosProvider:
         await self.signal.until(lambda: not self._connections, timeout, f"{self.open} connections to close")
 
     async def __aenter__(self) -> Self:
+        """The port is this provider's from here on, also while it refuses: nobody else gets it meanwhile."""
+        self._place = place = socket.socket()
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        self.port = place.getsockname()[1]
         await self.listen()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.refuse()
+        if self._place is not None:
+            self._place.close()
         for connection in list(self._connections):
             connection.abort()
         await self.all_closed()
@@ -123,7 +132,6 @@ class ChaosProvider:
         loop = asyncio.get_running_loop()
         self.leaves = False
         self._server = await loop.create_server(lambda: ProviderConnection(self), "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:
         """New connections are refused, until `listen`; open ones live on."""

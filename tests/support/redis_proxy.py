@@ -36,7 +36,7 @@ class RedisProxy:
     async def before(cls, server: RedisServer) -> AsyncIterator["RedisProxy"]:
         """A proxy of one test."""
         proxy = cls(server)
-        listener = await asyncio.start_unix_server(proxy._connected, proxy._socket)
+        listener = await asyncio.start_unix_server(proxy._begin, proxy._socket)
         try:
             yield proxy
         finally:
@@ -86,23 +86,22 @@ class RedisProxy:
         """The next command that holds these words is carried out; its reply is lost, and Redis is away from then on."""
         self._last = words
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A connection has its task, and is closed with it, also if that is cancelled before it has begun."""
+        task = asyncio.ensure_future(self._connected(reader, writer))
         self._tasks.add(task)
-        try:
-            if not self._refusing:
-                up_reader, up_writer = await asyncio.open_unix_connection(self._server.socket)
-                try:
-                    with suppress(OSError):
-                        await self._carry(reader, writer, up_reader, up_writer)
-                finally:
-                    up_writer.close()
-        except asyncio.CancelledError:
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+        task.add_done_callback(lambda _: writer.close())
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            return
+        with suppress(OSError):
+            up_reader, up_writer = await asyncio.open_unix_connection(self._server.socket)
+            try:
+                await self._carry(reader, writer, up_reader, up_writer)
+            finally:
+                up_writer.close()
 
     async def _carry(
         self,

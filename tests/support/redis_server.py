@@ -173,13 +173,16 @@ def replica_of(master: RedisServer) -> Iterator[RedisServer]:
 
 @contextmanager
 def sentinel_of(master: RedisServer, service: str = "atlas") -> Iterator[int]:
-    """A sentinel that makes a replica of `master` the master when it dies; its port. One has the say alone."""
+    """A sentinel that makes a replica of `master` the master when it dies; its port. One has the say alone.
+
+    It is slow to believe that, so that a master that only stood still is not taken for dead: see `kill_watched`.
+    """
     port, folder = free_port(), Path(tempfile.mkdtemp(prefix="atlas-sentinel-"))
     conf = folder / "sentinel.conf"
     conf.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
         f"sentinel monitor {service} 127.0.0.1 {master.port} 1\n"
-        f"sentinel down-after-milliseconds {service} 1000\nsentinel failover-timeout {service} 1000\n"
+        f"sentinel down-after-milliseconds {service} 20000\nsentinel failover-timeout {service} 1000\n"
     )
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([require_redis(), str(conf), "--sentinel"], stdout=log, stderr=log)
@@ -190,6 +193,13 @@ def sentinel_of(master: RedisServer, service: str = "atlas") -> Iterator[int]:
         process.kill()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def kill_watched(master: RedisServer, sentinel: int, service: str = "atlas") -> None:
+    """A master dies, and its sentinel believes that soon."""
+    master.kill()
+    with redis.Redis(port=sentinel, protocol=2) as client:
+        client.execute_command("SENTINEL", "SET", service, "down-after-milliseconds", 200)
 
 
 def _await_sentinel(port: int, service: str) -> None:

@@ -99,7 +99,7 @@ async def readers_of_a_deleted_log_read_on(subject: Subject) -> None:
     writer = await Writer.begin(subject, journal)
     await writer.say("a", "b")
     await writer.do(Op.CANCEL)
-    await journal.delete(writer.sid, after_s=5)
+    await journal.delete(writer.sid, after_s=50)
     for call in (writer.record(), writer.do(Op.CANCEL)):
         with pytest.raises(UnknownStream):
             await call
@@ -111,9 +111,9 @@ async def readers_of_a_deleted_log_read_on(subject: Subject) -> None:
         assert entries[-1].control == End(State.CANCELLED)
         page = await journal.read(writer.sid, 1, 1)
         assert (page.record.state, page.tail, page.entries[0].seq) == (State.CANCELLED, 3, 2)
-        await subject.elapse(2)
-    await journal.delete(writer.sid, after_s=5)  # does not prolong it
-    await subject.elapse(2)
+        await subject.elapse(20)
+    await journal.delete(writer.sid, after_s=50)  # does not prolong it
+    await subject.elapse(20)
     with pytest.raises(UnknownStream):
         await writer.entries()
 
@@ -125,7 +125,7 @@ async def a_deleted_id_is_not_given_out_again(subject: Subject) -> None:
     writer = await Writer.begin(subject, journal)
     await writer.do(Op.CANCEL)
     record = await writer.record()
-    await journal.delete(writer.sid, after_s=5)
+    await journal.delete(writer.sid, after_s=50)
     with pytest.raises(JournalError):
         await Writer.begin(subject, journal, sid=record.sid, gen=record.gen + 1)
     assert [entry.seq for entry in await writer.entries()] == [0, 1]
@@ -136,15 +136,15 @@ async def a_deleted_id_is_not_given_out_again(subject: Subject) -> None:
 @_claim
 async def nothing_of_a_deleted_log_is_left(subject: Subject) -> None:
     """When the readers' time is over the journal holds nothing of a deleted stream, expired or not."""
-    journal = await subject.open(Limits(ttl_terminal_s=3))
+    journal = await subject.open(Limits(ttl_terminal_s=30))
     before = subject.used()
-    for wait_s in (0, 4):
+    for wait_s in (0, 40):
         writer = await Writer.begin(subject, journal, request=REQUEST)
         await writer.say("a")
         await writer.do(Op.CANCEL)
         await subject.elapse(wait_s)
-        await journal.delete(writer.sid, after_s=5)
-        await subject.elapse(6)
+        await journal.delete(writer.sid, after_s=50)
+        await subject.elapse(60)
         assert subject.used() == before
         with pytest.raises(UnknownStream):
             await writer.entries()

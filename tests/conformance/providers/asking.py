@@ -1,6 +1,5 @@
 """How the claims ask: requests of no particular dialect, and what came of them."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
@@ -12,8 +11,7 @@ from gateway.core.events import SourceEvent, Text, UsageReport
 from gateway.core.usage import Usage
 from gateway.upstream.contract import Batch
 from tests.conformance.providers.subject import Subject
-
-_TRIES, _PAUSE_S = 400, 0.005
+from tests.support.signals import eventually
 
 
 def request(*, text: str = "Tell me about the sea.", **changes: Any) -> ChatRequest:
@@ -75,12 +73,8 @@ async def whole(subject: Subject, model: str, **changes: Any) -> Outcome:
 
 
 async def until(true: Callable[[], bool], what: str) -> None:
-    """Waits at most two seconds for what happens on the other end of a socket."""
-    for _ in range(_TRIES):
-        if true():
-            return
-        await asyncio.sleep(_PAUSE_S)
-    assert true(), f"it never came: {what}"
+    """Waits for what happens on the other end of a socket."""
+    await eventually(true, what=what)
 
 
 async def idle(subject: Subject) -> None:

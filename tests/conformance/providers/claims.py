@@ -37,6 +37,7 @@ from tests.conformance.providers.subject import (
     Subject,
     Unreachable,
 )
+from tests.support.signals import PATIENCE_S
 
 Claim: TypeAlias = Callable[[Subject], Awaitable[None]]
 CLAIMS: dict[str, Claim] = {}
@@ -454,6 +455,6 @@ def _assert_failed(outcome: Outcome, category: Category) -> None:
 
 async def _assert_cancels(task: "asyncio.Future[Any]") -> None:
     task.cancel()
-    done, _ = await asyncio.wait([task], timeout=2)
+    done, _ = await asyncio.wait([task], timeout=PATIENCE_S)
     assert done, "the cancelled call goes on"
     assert task.cancelled(), "the call swallowed its cancellation"

@@ -80,6 +80,6 @@ def test_every_type_has_needs() -> None:
 @pytest.mark.parametrize("piece", ["\n", " ", "name ", "write ", "1 ", "```", "x = "])
 def test_hostile_texts_take_no_time(piece: str) -> None:
     """No text, however odd, holds the loop up while it is classified."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     classify(request(piece * 8_000))
-    assert time.perf_counter() - begun < 0.1
+    assert time.process_time() - begun < 0.1

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -111,11 +112,23 @@ def test_no_chunk_waits_while_the_ledger_is_quicker_than_the_model() -> None:
     """Blocks are reserved ahead of need: a stream of several blocks never waits for one."""
 
     async def scenario() -> None:
-        async with replica(redis_ledger(), tokens(100_000)) as budgets:
+        ledger = redis_ledger()
+        move, under_way = ledger.move, set[int]()
+
+        async def moves(rid: str, number: int, asks: Any) -> Any:
+            under_way.add(number)
+            try:
+                return await move(rid, number, asks)
+            finally:
+                under_way.discard(number)
+
+        ledger.move = moves  # type: ignore[method-assign]
+        async with replica(ledger, tokens(100_000)) as budgets:
             ready = asyncio.Semaphore(0)
             streaming = asyncio.create_task(stream(budgets, "s", Words(1500, ready=ready)))
             while not streaming.done():
-                ready.release()
+                if not under_way:
+                    ready.release()
                 await asyncio.sleep(0.0002)
             assert await streaming == (1500, None)
             assert budgets.waits == 0
@@ -436,8 +449,8 @@ def test_a_crash_returns_the_lease() -> None:
 
     async def scenario() -> None:
         shared_redis().flush()
-        lost = RedisLedger(Lane(Link(shared_redis().url, SystemClock(), timing=Timing())), lease_s=0.3)
-        here = RedisLedger(Lane(Link(shared_redis().url, SystemClock())), lease_s=0.3)
+        lost = RedisLedger(Lane(Link(shared_redis().url, SystemClock(), timing=Timing())), lease_s=2.0)
+        here = RedisLedger(Lane(Link(shared_redis().url, SystemClock())), lease_s=2.0)
         async with replica(here, tokens(1000), rid="here") as budgets:
             gone = asyncio.create_task(lost.run())
             await lost.move("gone", 1, [Ask(tokens(1000), need=600)])

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import pytest
@@ -234,7 +235,10 @@ def test_first_token_in_time() -> None:
             async with super().stream(request, model):
                 yield pings()
 
-    house = House(Silent(GOOD), Scripted(GOOD), timeouts=Timeouts(first_token_s=0.02))
+    house = House(Silent(GOOD), Scripted(GOOD))
+    first, second = house.group.endpoints
+    hasty = replace(first, timeouts=Timeouts(first_token_s=0.02))
+    house.group = replace(house.group, endpoints=(hasty, second))
     _, attempts = house.ask()
     assert attempts.attempts == ["e1: timeout_first_token", "e2: ok"]
     assert len(house.providers[0].models) == 1

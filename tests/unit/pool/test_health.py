@@ -16,6 +16,7 @@ from gateway.upstream.transport import Transport, parse_url
 from tests.support.baseline import baseline
 from tests.support.clock import ManualClock
 from tests.support.run import run
+from tests.support.signals import PATIENCE_S
 from tests.unit.upstream.raw_server import raw_server
 
 POLICY = HealthPolicy(interval_s=10, timeout_s=0.05, rises=2, falls=3)
@@ -142,8 +143,8 @@ def test_only_silence_and_5xx_are_failures_on_the_wire() -> None:
 
     async def scenario() -> None:
         async with baseline():
-            made = Transport(Timeouts(connect_s=2))
-            fixed = FixedHeaders(Timeouts(connect_s=2), {"x-team": "a"})
+            made = Transport(Timeouts(connect_s=PATIENCE_S))
+            fixed = FixedHeaders(Timeouts(connect_s=PATIENCE_S), {"x-team": "a"})
             for transport in (made, fixed):
                 async with raw_server(answer(b"200 OK"), answer(b"401 No"), answer(b"503 Busy"), b"") as url:
                     await ask_for(transport, parse_url(url), [])

@@ -11,7 +11,7 @@ from gateway.streams.lifecycle import Op, Outcome, Step
 from gateway.streams.writer_redis import Batching, Writer, _Append
 from gateway.upstream.link_redis import Observer, Wire
 from tests.support.redis_proxy import RedisProxy
-from tests.support.redis_server import RedisServer, replica_of, sentinel_of, shared_redis
+from tests.support.redis_server import RedisServer, kill_watched, replica_of, sentinel_of, shared_redis
 from tests.support.run import run
 from tests.support.signals import PATIENCE_S
 from tests.unit.streams.redis_world import QUICK, append, as_soon_as_may_be, begin, journal_at, log_of, texts, until
@@ -311,7 +311,7 @@ async def _promoted() -> list[str]:
             with master.client() as client:
                 client.set("atlas:last", 1, px=1_000)  # WAIT is for what its own connection wrote
                 assert client.wait(1, 2_000) == 1
-            master.kill()
+            kill_watched(master, sentinel)
             assert (await journal.known(record.sid)).tail == 1
             assert await append(journal, record.sid, texts(record.gen, 2, "b", "c")) is Appended.ACKED
             await _pause(journal, record.sid)

@@ -22,6 +22,7 @@ from gateway.upstream.contract import Batch, Timeouts
 from tests.support.baseline import baseline
 from tests.support.clock import ManualClock
 from tests.support.run import run
+from tests.support.signals import PATIENCE_S
 
 TENANT = "acme"
 RHYTHM = Rhythm(tick_s=0.25, sweep_s=1.0, pause_max_s=900.0, client_send_s=20.0)
@@ -241,7 +242,7 @@ class Owned(Log):
 
     async def over(self) -> End:
         """The session ends by itself; returns the log's end."""
-        await asyncio.wait_for(asyncio.shield(self.task), 5)
+        await asyncio.wait_for(asyncio.shield(self.task), PATIENCE_S)
         return await self.end()
 
     async def end(self) -> End:

@@ -63,14 +63,15 @@ def test_leaked_task_is_named() -> None:
 
 def test_leaked_socket_is_named() -> None:
     """A socket that stays open is reported with its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    ports: list[int] = []
 
     async def block(kept: list[object]) -> None:
-        kept.append(socket.create_server(("127.0.0.1", port)))
+        server = socket.create_server(("127.0.0.1", 0))
+        ports.append(server.getsockname()[1])
+        kept.append(server)
 
-    assert f"TCP port {port} to port 0" in left_by(block)
+    said = left_by(block)
+    assert f"TCP port {ports[0]} to port 0" in said
 
 
 def test_gauges_must_be_back() -> None:

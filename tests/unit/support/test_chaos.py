@@ -160,7 +160,7 @@ def test_gate_before_the_head_and_stall() -> None:
     """The head can be held; a stalled stream says nothing more and stays open."""
 
     async def scenario() -> None:
-        gate = Gate(timeout=0.05)
+        gate = Gate()
         plan = Plan(hold_headers=gate, stall_at_event=event_of(Plan(), "text", 4))
         async with ChaosProvider(plan) as up, RawClient.to(up.base_url) as client:
             asking = asyncio.ensure_future(ask(client))
@@ -174,7 +174,7 @@ def test_gate_before_the_head_and_stall() -> None:
             with pytest.raises(TimeoutError, match="event 6"):
                 await up.last.wrote(6, timeout=0.02)
             with pytest.raises(TimeoutError, match="write event"):
-                await gate.release(9)
+                await Gate(timeout=0.05).release(9)
 
     check(scenario())
 

@@ -13,7 +13,7 @@ HOSTILE = "one\\ntwo\\r\\x1b[31m\\x00\\u2028"
 def logged(level: str, code: str) -> list[dict[str, Any]]:
     """The lines on standard error of a process that logs as the gateway does, each of which must be JSON."""
     given = f"import logging, threading, warnings\nfrom gateway.telemetry.logs import configure\nconfigure({level!r})\n"
-    ran = subprocess.run([sys.executable, "-c", given + code], capture_output=True, check=True, timeout=30)
+    ran = subprocess.run([sys.executable, "-c", given + code], capture_output=True, check=True, timeout=60)
     assert all(byte >= 0x20 or byte == 0x0A for byte in ran.stderr), ran.stderr
     return [json.loads(line) for line in ran.stderr.splitlines()]
 
