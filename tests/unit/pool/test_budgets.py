@@ -24,7 +24,7 @@ from gateway.upstream.link_redis import Link, Timing
 from tests.support.baseline import baseline
 from tests.support.redis_server import shared_redis
 from tests.support.run import run
-from tests.unit.pool.budget_world import WHO, EveryEventIsAToken, Words, asked, bill, replica, stream
+from tests.unit.pool.budget_world import WHO, EveryEventIsAToken, ManualClock, Words, asked, bill, replica, stream
 
 TOKENS = Budget(tenant="acme", key="a", unit=Unit.TOKENS, limit=1000, per=Per.TOTAL)
 
@@ -142,7 +142,8 @@ def test_usd_is_held_to_the_limit() -> None:
     budget = Budget(tenant="acme", key="a", unit=Unit.USD, limit=NANO, per=Per.DAY)
 
     async def scenario() -> None:
-        async with replica(MemoryLedger(SystemClock()), budget) as budgets:
+        clock = ManualClock()  # no day begins meanwhile
+        async with replica(MemoryLedger(clock), budget, clock=clock) as budgets:
             assert await stream(budgets, "s", Words(5000), EveryEventIsAToken(usd=0.001)) == (990, "budget")
             with pytest.raises(RequestError, match="price of 'm' at 'somewhere' is not known") as caught:
                 await stream(budgets, "t", Words(1), EveryEventIsAToken(usd=None))
@@ -218,7 +219,8 @@ def test_requests_per_minute() -> None:
     limits = Limits(rpm=2, tpm=10_000).budgets("acme", "a")
 
     async def scenario() -> None:
-        async with replica(MemoryLedger(SystemClock()), *limits) as budgets:
+        clock = ManualClock()  # no minute begins meanwhile
+        async with replica(MemoryLedger(clock), *limits, clock=clock) as budgets:
             left: list[bytes] = []
             for sid in ("s", "t"):
                 ticket = await budgets.admit(sid, WHO, asked(), EveryEventIsAToken())
