@@ -13,6 +13,7 @@ from tests.e2e.agent_house import ANSWER, BOTH, IN_ROW, asked, begin, plan, prog
 from tests.e2e.house import House, house, run
 from tests.e2e.test_control import ended, native_text
 from tests.support.chaos import Gate, Plan
+from tests.support.clock import ManualClock
 from tests.support.signals import eventually
 
 QUICK = {"tick_s": 0.02}
@@ -64,14 +65,14 @@ def test_a_pause_makes_nobody_late() -> None:
 
     async def scenario() -> None:
         gate = Gate()
-        limits = {"step_s": 1.0, "retries": 0}
+        limits = {"step_s": 2.5, "retries": 0}
         async with house(**team(limits=limits, on_failure="fail"), streams=QUICK) as it:
             plan(it, steps(("hull", "ada", ())))
             it.up.plans["ada"] = HULL.with_(gate=gate)
             sid = await begin(it)
             await gate.held()
             await it.control(sid, "pause")
-            await asyncio.sleep(1.2)
+            await asyncio.sleep(2.6)
             await it.control(sid, "resume")
             gate.open()
             assert (await ended(it, sid))["state"] == "completed"
@@ -141,10 +142,18 @@ def test_a_silent_provider_is_left() -> None:
     """A worker whose provider goes silent is failed by that endpoint's own deadline, and its step is tried again."""
 
     async def scenario() -> None:
-        async with house(endpoint={"timeouts": {"idle_s": 0.1}}, **team(), streams=QUICK) as it:
+        clock = ManualClock()
+        async with house(clock=clock, **team(), streams=QUICK) as it:
             plan(it, IN_ROW)
             it.up.plans["ada"] = [HULL.with_(stall_at_event=4), HULL]
             sid = await begin(it)
+            await (await it.up.received(2)).wrote(4)
+
+            def is_asked_again() -> bool:
+                clock.advance(1)
+                return len(it.up.requests) > 2
+
+            await eventually(is_asked_again)
             shown = await ended(it, sid)
             assert shown["state"] == "completed"
             assert asked(it.up) == ["boss", "ada", "ada", "bob", "boss"]
@@ -159,11 +168,14 @@ def test_a_run_has_a_deadline() -> None:
     """A worker that never answers does not hold its run for ever."""
 
     async def scenario() -> None:
-        gate = Gate()
-        async with house(**team(limits={"run_s": 0.2}), streams=QUICK) as it:
+        gate, clock = Gate(), ManualClock()
+        async with house(clock=clock, **team(limits={"run_s": 30}), streams=QUICK) as it:
             plan(it, IN_ROW)
             it.up.plans["ada"] = HULL.with_(gate=gate)
-            shown = await ended(it, await begin(it))
+            sid = await begin(it)
+            await gate.held()
+            clock.advance(31)
+            shown = await ended(it, sid)
             assert (shown["state"], shown["reason"]) == ("failed", "timeout_total")
             await it.up.requests[1].gone()
 
