@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from gateway.app import create
+from gateway.core.clock import Clock
 from gateway.core.usage import Usage
 from gateway.pool.settlement import Settlement
 from gateway.telemetry.logs import JsonFormatter
 from tests.e2e.house import CHAT, House, ask, run, sid_of
 from tests.support.baseline import baseline
 from tests.support.chaos import ChaosProvider, Gate, Plan, Tool, refusing
+from tests.support.clock import ManualClock
 from tests.support.server import AtlasServer, atlas_settings
 from tests.support.signals import eventually
 from tests.support.sse import data_frames
@@ -37,7 +39,9 @@ PRICE = {"input": 2, "output": 10, "cached": 0.5}
 
 
 @asynccontextmanager
-async def books(*plans: Plan, **options: Any) -> AsyncIterator[tuple[House, list[Settlement]]]:
+async def books(
+    *plans: Plan, clock: Clock | None = None, **options: Any
+) -> AsyncIterator[tuple[House, list[Settlement]]]:
     """A house, and the settlements as a budget would get them."""
     rows: list[Settlement] = []
     async with baseline():
@@ -45,7 +49,7 @@ async def books(*plans: Plan, **options: Any) -> AsyncIterator[tuple[House, list
         for up in ups:
             await up.__aenter__()
         try:
-            app = create(atlas_settings(*ups, **options), on_settled=rows.append)
+            app = create(atlas_settings(*ups, **options), clock=clock, on_settled=rows.append)
             async with AtlasServer(app) as atlas:
                 yield House(app, atlas, ups), rows
         finally:
@@ -224,8 +228,11 @@ def test_a_failed_stream_has_one_row() -> None:
     """A provider that breaks off after content is billed for what came."""
 
     async def scenario() -> None:
-        async with books(Plan(tokens=50, stall_at_event=30), endpoint={"timeouts": {"idle_s": 0.1}}) as (it, rows):
+        clock = ManualClock()
+        async with books(Plan(tokens=50, stall_at_event=30), clock=clock, streams={"tick_s": 0.02}) as (it, rows):
             async with it.chat() as answer:
+                await answer.until_frames(20)
+                clock.advance(61)
                 await answer.read()
             row = await settled(rows)
             assert (row.end, row.usage.estimated) == ("failed:timeout_idle", True)

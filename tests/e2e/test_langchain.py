@@ -32,7 +32,7 @@ async def chat(dialect: str, it: House, model: str) -> AsyncIterator[BaseChatMod
     """LangChain's model of a dialect; it never closes its sockets itself."""
     if dialect == "anthropic":
         options: dict[str, Any] = {"model_name": model, "base_url": it.atlas.base_url, "api_key": SecretStr("x")}
-        claude = ChatAnthropic(**options, max_retries=0, stop=None, timeout=5)
+        claude = ChatAnthropic(**options, max_retries=0, stop=None, timeout=30)
         yield claude
         await claude._async_client.close()
     else:
