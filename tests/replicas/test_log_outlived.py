@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.chaos import Gate, Plan
 from tests.support.redis_server import ELAPSE
-from tests.support.replicas import Replicas, replicas
+from tests.support.replicas import HASTY, Replicas, replicas
 from tests.support.run import run
 
 LIVE_S = 1800
@@ -48,7 +48,7 @@ def test_a_log_that_expired_under_its_owner(tmp_path: Path, is_paused: bool) -> 
     """Its stream failed, and says why; it is not said to be at work until its record is gone, too."""
 
     async def scenario() -> None:
-        async with replicas(tmp_path, 1) as it:
+        async with replicas(tmp_path, 1, journal=HASTY) as it:
             sid = await it.begin(it.a, seed=3, plans=Plan(tokens=30, gate=Gate(5)))
             if is_paused:
                 assert (await it.control(it.a, sid, "pause")).status == 200
@@ -63,7 +63,7 @@ def test_a_log_that_expired_with_an_end_that_was_held_back(tmp_path: Path) -> No
 
     async def scenario() -> None:
         gate = Gate(5)
-        async with replicas(tmp_path, 1, **SHORT_PAUSES) as it:
+        async with replicas(tmp_path, 1, journal=HASTY, **SHORT_PAUSES) as it:
             sid = await it.begin(it.a, seed=3, plans=Plan(tokens=30, gate=gate))
             assert (await it.control(it.a, sid, "pause")).status == 200
             gate.open()
