@@ -232,8 +232,13 @@ def test_a_failed_stream_has_one_row() -> None:
         async with books(Plan(tokens=50, stall_at_event=30), clock=clock, streams={"tick_s": 0.02}) as (it, rows):
             async with it.chat() as answer:
                 await answer.until_frames(20)
-                clock.advance(61)
-                await answer.read()
+                reading = asyncio.ensure_future(answer.read())
+
+                def is_given_up() -> bool:
+                    clock.advance(1)
+                    return reading.done()
+
+                await eventually(is_given_up)
             row = await settled(rows)
             assert (row.end, row.usage.estimated) == ("failed:timeout_idle", True)
             assert row.usage.output_tokens > 10
