@@ -104,7 +104,7 @@ def test_heartbeats_do_not_count_as_life() -> None:
         clock, pace = ManualClock(), {"server": {"heartbeat_s": 20}, "streams": {"tick_s": 0.01}}
         async with house(Plan(stall_at_event=3), clock=clock, endpoint={"timeouts": {"idle_s": 60}}, **pace) as it:
             async with it.chat() as answer:
-                await answer.until_frames(2)
+                await answer.until_frames(3)  # all that the provider says
                 for beats in (1, 2):
                     clock.advance(25)
                     await answer.until(b": keep-alive\n\n" * beats)
