@@ -73,6 +73,8 @@ def _show(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    if not arguments.task and sys.stdin.isatty():
+        terminal.complain("Type the task, then Ctrl-D.")
     task = " ".join(arguments.task) or sys.stdin.read()
     if not task.strip():
         raise WrongUse("there is no task: write it after the agent's name, or to standard input")

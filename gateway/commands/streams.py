@@ -181,7 +181,8 @@ def _control(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 path = below("streams", full_id(client, stream), operation)
                 answer = client.post(path, "changed", "stream", body=body)
             except (Refused, WrongUse) as error:
-                terminal.complain(f"{one_line(stream)}: {error}")
+                named, said = one_line(stream), str(error)
+                terminal.complain(said if named in said else f"{named}: {said}")
                 worst = max(worst, error.code)
                 continue
             if arguments.json:

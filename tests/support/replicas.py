@@ -20,6 +20,7 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.http import Answer, RawStream
 from tests.support.redis_server import RedisServer
 from tests.support.server import atlas_config
+from tests.support.signals import PATIENCE_S
 
 CHAT = "/v1/chat/completions"
 PATIENT_LEASE_S, LEASE_S, POLL_S, SWEEP_S = 30.0, 1.0, 0.2, 0.2
@@ -92,7 +93,9 @@ class Replicas:
         assert answer.status == 200, answer
         return dict(answer.json)
 
-    async def ended(self, gateway: GatewayProcess, sid: str, within_s: float = TAKEN_OVER_S) -> dict[str, Any]:
+    async def ended(
+        self, gateway: GatewayProcess, sid: str, within_s: float = TAKEN_OVER_S + PATIENCE_S
+    ) -> dict[str, Any]:
         """The status object, once it says that the stream has ended; 503s meanwhile do not count."""
         async with asyncio.timeout(within_s):
             while True:

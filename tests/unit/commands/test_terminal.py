@@ -136,3 +136,15 @@ def test_wrong_command_lines(argv: list[str], capsys: pytest.CaptureFixture[str]
         main(argv, {})
     assert caught.value.code == 2
     assert "usage: atlas " in capsys.readouterr().err
+
+
+def test_who_types_a_task_is_told_how() -> None:
+    """On a terminal a run without a task says what it waits for."""
+    master, slave = os.openpty()
+    os.write(master, b"\x04")
+    command = [sys.executable, "-m", "gateway.cli", "agents", "run", "team"]
+    typed = subprocess.run(command, stdin=slave, capture_output=True, text=True, check=False)
+    assert typed.stderr.splitlines()[0] == "Type the task, then Ctrl-D."
+    assert "there is no task" in typed.stderr
+    os.close(slave)
+    os.close(master)
