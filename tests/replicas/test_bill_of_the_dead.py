@@ -23,7 +23,8 @@ def test_a_dead_owners_leg_is_settled(tmp_path: Path) -> None:
             sid = await it.begin(it.a, seed=1, plans=Plan(tokens=40, gate=Gate(25)))
             await it.up.last.wrote(20)
             it.a.kill()
-            status = await it.ended(it.b, sid)
+            await it.ended(it.b, sid)
+            status = await it.settled(it.b, sid)
             assert (status["state"], status["reason"]) == ("failed", "owner_lost")
             assert status["error"]["code"] == "owner_lost"
             rows = [row for gateway in it.gateways[1:] for row in _settled(gateway.log, sid)]

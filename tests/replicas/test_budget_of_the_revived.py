@@ -20,7 +20,8 @@ def test_a_revived_stream_is_stopped_by_its_budget(tmp_path: Path) -> None:
             sid = await it.begin(it.a, seed=1, plans=(plan.with_(gate=Gate(25)), plan))
             await it.up.last.wrote(20)
             it.a.kill()
-            status = await it.ended(it.b, sid)
+            await it.ended(it.b, sid)
+            status = await it.settled(it.b, sid)
             assert (status["state"], status["reason"]) == ("incomplete", "budget")
             assert [leg["strategy"] for leg in status["legs"]] == ["priority", "prefill"]
             # What the dead owner took and had not charged: its prompt and what it wrote.

@@ -1,6 +1,5 @@
 """A log that ran out while no replica lived: its record says that the stream is over."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,6 @@ async def came_back(it: Replicas, sid: str) -> dict[str, Any]:
     return status
 
 
-async def _settled(it: Replicas, sid: str) -> None:
-    """The owner has nothing left to do for this stream."""
-    async with asyncio.timeout(5):
-        while True:
-            if (await it.status(it.a, sid))["legs"]:
-                return
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("is_paused", [False, True], ids=["running", "paused"])
 def test_a_log_that_expired_under_its_owner(tmp_path: Path, is_paused: bool) -> None:
     """Its stream failed, and says why; it is not said to be at work until its record is gone, too."""
@@ -67,7 +57,7 @@ def test_a_log_that_expired_with_an_end_that_was_held_back(tmp_path: Path) -> No
             sid = await it.begin(it.a, seed=3, plans=Plan(tokens=30, gate=gate))
             assert (await it.control(it.a, sid, "pause")).status == 200
             gate.open()
-            await _settled(it, sid)
+            await it.settled(it.a, sid)
             status = await came_back(it, sid)
             assert (status["state"], status["reason"], status["recovering"]) == ("cancelled", "pause_expired", False)
 

@@ -9,7 +9,7 @@ owner dies, `journal=HASTY` has it taken over soon. The gateways are told nothin
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,17 +93,22 @@ class Replicas:
         assert answer.status == 200, answer
         return dict(answer.json)
 
-    async def ended(
-        self, gateway: GatewayProcess, sid: str, within_s: float = TAKEN_OVER_S + PATIENCE_S
-    ) -> dict[str, Any]:
+    async def ended(self, gateway: GatewayProcess, sid: str) -> dict[str, Any]:
         """The status object, once it says that the stream has ended; 503s meanwhile do not count."""
-        async with asyncio.timeout(within_s):
+        return await self._once(gateway, sid, lambda status: status["state"] in TERMINAL)
+
+    async def settled(self, gateway: GatewayProcess, sid: str) -> dict[str, Any]:
+        """The status object, once it says what the stream took: a moment after its end."""
+        return await self._once(gateway, sid, lambda status: bool(status["legs"]))
+
+    async def _once(self, gateway: GatewayProcess, sid: str, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        async with asyncio.timeout(TAKEN_OVER_S + PATIENCE_S):
             while True:
                 answer = await self.call(gateway, "GET", f"/v1/streams/{sid}")
                 assert answer.status in {200, 503}, answer
-                if answer.status == 200 and answer.json["state"] in TERMINAL:
+                if answer.status == 200 and is_so(answer.json):
                     return dict(answer.json)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.02)
 
     @asynccontextmanager
     async def reading(
