@@ -3,7 +3,7 @@
 Oddities, on purpose:
 1. A lease that is gone is looked at twice before its replica is held for dead, and by nobody who has not held his own
    for a whole lease: after an outage of Redis all leases are gone at first, and everybody needs a moment to renew.
-   Who gave his lease up is believed at once.
+   Who gave his lease up is believed at once, and by the youngest: in a rolling restart nobody else may be there.
 2. A stream without record may be about to be created by a replica that was only stopped: it is let be for a while.
 3. A create or a claim whose answer was lost leaves a stream that is named here and has no session: a stray. It counts
    as one when two looks, far enough apart, have found it so.
@@ -43,16 +43,17 @@ class RedisOrphans:
 
     async def dead(self) -> list[str]:
         """Replicas that live no more."""
-        if self._lease.held_s < self._lease_s:
+        before_s = self._lease.held_s
+        found = await self._replicas.overdue() if before_s else []
+        held_s = min(before_s, self._lease.held_s)
+        if not held_s:
             return []
-        found = await self._replicas.overdue()
-        if self._lease.held_s < self._lease_s:
-            return []
+        silent = [each for each in found if not each.has_left] if held_s >= self._lease_s else []
         now = self._monotonic()
-        self._suspects = {each.rid: self._suspects.get(each.rid, now) for each in found}
+        self._suspects = {each.rid: self._suspects.get(each.rid, now) for each in silent}
         patience_s = self._lease_s / 6
-        dead = [each for each in found if each.has_left or now - self._suspects[each.rid] >= patience_s]
-        self._overdue = {each.rid: each for each in dead}
+        dead = [each for each in silent if now - self._suspects[each.rid] >= patience_s]
+        self._overdue = {each.rid: each for each in (*(each for each in found if each.has_left), *dead)}
         return list(self._overdue)
 
     async def owned(self, rid: str, most: int) -> list[str]:

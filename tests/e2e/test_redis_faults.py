@@ -23,7 +23,8 @@ from tests.support.signals import PATIENCE_S, eventually
 
 TOKENS = 40
 IMPATIENT: Any = {"give_up_s": 0.5}
-HURRIED: Any = {"answer_s": 0.6, "patience_s": 0.3, "reply_s": 0.3}
+HURRIED = Timing(answer_s=0.6, patience_s=0.3, reply_s=0.3)
+_timing = {"once started": Timing()}
 
 
 @pytest.fixture
@@ -36,10 +37,10 @@ def server() -> RedisServer:
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for made, shorter in ((Batching, IMPATIENT), (Timing, HURRIED)):
-        defaults: Any = made.__init__.__kwdefaults__
-        for name, seconds in shorter.items():
-            monkeypatch.setitem(defaults, name, seconds)
+    defaults: Any = Batching.__init__.__kwdefaults__
+    for name, seconds in IMPATIENT.items():
+        monkeypatch.setitem(defaults, name, seconds)
+    monkeypatch.setitem(_timing, "once started", HURRIED)
 
 
 @asynccontextmanager
@@ -51,6 +52,8 @@ async def place(
         RedisProxy.before(server) as proxy,
         house(plan, journal={"kind": "redis", "url": proxy.url, "poll_s": 0.2, **journal}, streams=streams or {}) as it,
     ):
+        kept: Any = it.app.services.pipeline.journal
+        kept.nodes.link.timing = _timing["once started"]
         yield it, proxy
 
 

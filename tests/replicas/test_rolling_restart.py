@@ -1,6 +1,7 @@
 """New versions roll out replica by replica while streams run."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from tests.replicas.figures import figure, quantile, rng
 from tests.support.chaos import Plan
 from tests.support.follower import Follower
-from tests.support.replicas import replicas
+from tests.support.replicas import PATIENT_LEASE_S, replicas
 from tests.support.run import run
 
 TOKENS = 50
@@ -50,6 +51,8 @@ def test_rolling_restart(tmp_path: Path, settings: dict[str, Any], paces_s: tupl
                 for gateway in it.gateways:
                     assert await gateway.stop(40) == 0, gateway.log[-4000:]
                     await gateway.start()
+                began = time.monotonic()
+            assert time.monotonic() - began < PATIENT_LEASE_S / 2, "what was handed over waited for a lease"
             followers = [task.result() for task in following]
             for follower in followers:
                 follower.check(TOKENS)
