@@ -34,8 +34,9 @@ otel: $(BIN)/.runtime ## add OpenTelemetry to .venv, for telemetry.tracing
 demo: $(BIN)/.runtime .redis .nginx .prometheus ## docker-compose.yml with real processes, under load, and a walk through it
 	@$(BIN)/python -m examples.demo
 
+# Three workers on two cores: tests that wait for leases, alerts and restarts leave them free.
 test: $(BIN)/.dev .redis .nginx .prometheus ## run all tests (ARGS="-k pause" for some)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 chaos: $(BIN)/.dev .redis .nginx ## the tests of several replicas with the full figures, which it prints (six minutes)
 	@ATLAS_CHAOS=full $(BIN)/python -m pytest -s -p no:xdist tests/replicas tests/properties/test_breaker.py $(ARGS)

@@ -42,19 +42,27 @@ def test_a_lease_that_is_gone_is_looked_at_twice() -> None:
 
 
 def test_who_left_is_believed_at_once() -> None:
-    """A lease that was given up needs no second look."""
+    """A lease that was given up needs no second look, and nobody who has been there for long."""
     it = World()
     it.late = [Overdue("r", 0.0, has_left=True)]
+    assert it.dead() == ["r"]
+    it.held_s = it.held_after_s = 0.1
     assert it.dead() == ["r"]
 
 
 def test_nobody_judges_without_a_lease_of_his_own() -> None:
-    """Who has not held his own lease for a whole lease, before the question and after its answer, finds nobody dead."""
+    """Who has not held his own lease for a whole lease holds nobody who is silent for dead, and without one nobody."""
     it = World()
-    it.late = [Overdue("r", 0.0, has_left=True)]
+    it.dead()
+    it.clock.advance(1.0)
     it.held_s = it.held_after_s = 5.9
     assert it.dead() == []
-    it.held_s, it.held_after_s = 100.0, 0.0
+    it.held_s = it.held_after_s = 100.0
+    assert it.dead() == []  # looked at twice from here on
+    it.clock.advance(1.0)
+    assert it.dead() == ["r"]
+    it.late = [Overdue("r", 0.0, has_left=True)]
+    it.held_after_s = 0.0
     assert it.dead() == []
 
 
