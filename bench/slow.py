@@ -13,6 +13,8 @@ from bench.wire import HOST
 
 LIVES_S = 11.0
 """Within so long all of them have to be gone."""
+LIMIT_S = 60.0
+"""For all of them, with the time that it takes to open them."""
 TRICKLE_S = 0.5
 PIECE = 65_536
 """Bytes that are sent at once."""
@@ -37,7 +39,12 @@ async def against(port: int, key: str, count: int) -> tuple[int, float]:
     """So many, from another process; returns how many were left in the end and seconds until the last was gone."""
     command = (sys.executable, "-m", "bench.slow", str(port), key, str(count))
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    said, _ = await process.communicate()
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
     left, gone_s = said.split()
     return int(left), float(gone_s)
 

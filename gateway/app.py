@@ -150,8 +150,7 @@ def create(
     backing.attach(hub, Recovery(pipeline), revocations.revoked)
     services = _services(settings, backing, pipeline, control, keyring, metrics)
     keeper = Housekeeper(hub, journal, control, clock, from_settings.rhythm(settings), metrics.loop_lag.set)
-    _gauges(metrics, hub, backing)
-    metrics.before_scrape(partial(_endpoint_gauges, metrics, pool, clock))
+    _gauges(metrics, hub, backing, pool, clock)
     drain = Drain(hub, pipeline, clock, settings.server.drain_s, _others(backing))
     hot = _hot(services)
     gate = _gate(settings, services, hot)
@@ -312,7 +311,7 @@ def _endpoint_gauges(metrics: Metrics, pool: Pool, clock: Clock) -> None:
         metrics.endpoint_inflight(each.name).set(each.statistics.in_flight)
 
 
-def _gauges(metrics: Metrics, hub: Hub, backing: Backing) -> None:
+def _gauges(metrics: Metrics, hub: Hub, backing: Backing, pool: Pool, clock: Clock) -> None:
     def refresh() -> None:
         owned = [channel for channel in hub.channels.values() if channel.session is not None]
         paused = sum(channel.hold is not None for channel in owned)
@@ -321,3 +320,4 @@ def _gauges(metrics: Metrics, hub: Hub, backing: Backing) -> None:
         metrics.buffer_bytes.set(backing.buffer_bytes())
 
     metrics.before_scrape(refresh)
+    metrics.before_scrape(partial(_endpoint_gauges, metrics, pool, clock))

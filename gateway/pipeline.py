@@ -142,10 +142,7 @@ class Pipeline:
             if (opened := await self._bound(key, sid, hashlib.sha256(raw).hexdigest())) is not None:
                 return opened
         try:
-            try:
-                opened = await self._begin(sid, request, principal, options, key)
-            except StreamTaken as error:
-                opened = await self._taken(sid, error)
+            opened = await self._begin_or_follow(sid, request, principal, options, key)
         except BaseException:
             if key is not None:
                 await self.journal.forget(key)
@@ -173,6 +170,15 @@ class Pipeline:
                     await asyncio.sleep(BIRTH_S / BIRTH_LOOKS)
                     continue
             await self.journal.forget(key)
+
+    async def _begin_or_follow(
+        self, sid: str, request: ChatRequest, principal: Principal, options: Options, key: str | None
+    ) -> Opened:
+        """A new stream, which another replica may have taken over in the midst of its creation."""
+        try:
+            return await self._begin(sid, request, principal, options, key)
+        except StreamTaken as error:
+            return await self._taken(sid, error)
 
     async def _begin(
         self, sid: str, request: ChatRequest, principal: Principal, options: Options, key: str | None

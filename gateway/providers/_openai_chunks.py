@@ -123,7 +123,7 @@ class ChunkDecoder(Skipping):
         try:
             chunk = _decode(payload)
             found = self._chunk(chunk)
-            if _LONG_NUMBER in payload.translate(_AS_ZEROS):  # a sixth of what a regular expression takes
+            if _LONG_NUMBER in payload.translate(_AS_ZEROS):  # a regular expression takes five times as long
                 encode([*found])  # numbers beyond 64 bits cannot be logged
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError, Malformed) as error:
             self._skip(payload, events, error)

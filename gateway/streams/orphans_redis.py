@@ -48,12 +48,13 @@ class RedisOrphans:
         held_s = min(before_s, self._lease.held_s)
         if not held_s:
             return []
+        left = [each for each in found if each.has_left]
         silent = [each for each in found if not each.has_left] if held_s >= self._lease_s else []
         now = self._monotonic()
         self._suspects = {each.rid: self._suspects.get(each.rid, now) for each in silent}
         patience_s = self._lease_s / 6
         dead = [each for each in silent if now - self._suspects[each.rid] >= patience_s]
-        self._overdue = {each.rid: each for each in (*(each for each in found if each.has_left), *dead)}
+        self._overdue = {each.rid: each for each in left + dead}
         return list(self._overdue)
 
     async def owned(self, rid: str, most: int) -> list[str]:
